@@ -1,0 +1,1 @@
+"""Lineguard: a defect-inspection station that can prove its verdicts."""

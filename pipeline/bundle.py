@@ -1,0 +1,181 @@
+"""A model folder, opened and checked: manifest, hashes, labels, decoder, thresholds."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import BundleError
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_MODEL_BYTES = 1 << 30
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Input(_Strict):
+    """What the model takes: always uint8, (1, height, width, 3), BGR; the rest is in its graph."""
+
+    height: int = Field(gt=0, le=8192)
+    width: int = Field(gt=0, le=8192)
+
+
+class Artefact(_Strict):
+    """One file of the model.
+
+    Attributes:
+        path: relative to the bundle, without "..".
+        sha256: of the file's bytes.
+        runtimes: the runtimes that may run it.
+        precision: of its weights, e.g. fp32.
+    """
+
+    path: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    runtimes: tuple[str, ...]
+    precision: str
+
+
+class Threshold(_Strict):
+    """At which voted score a defect class makes a part fail, and from where it is unsure."""
+
+    fail: float = Field(ge=0, le=1)
+    unsure: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Threshold":
+        if self.unsure > self.fail:
+            raise ValueError(f"unsure ({self.unsure}) must not lie above fail ({self.fail})")
+        return self
+
+
+class Manifest(_Strict):
+    """What ``manifest.json`` of a bundle says.
+
+    Attributes:
+        decoder: how the outputs are read: ``yolo-e2e`` (1, n, 6) or ``yolo`` (1, 4 + classes, n).
+        thresholds: per label; chosen on the validation part, never on test.
+        licence: of the weights.
+        data: names, sources and licences of what it was trained on.
+        metrics: what ``lab evaluate`` measured, by name of the set.
+        made_with: packages and their versions, seed, hash of the data set.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern="^[a-z0-9][a-z0-9._-]*$")
+    version: str
+    task: Literal["detect"] = "detect"
+    decoder: str
+    labels: tuple[str, ...] = Field(min_length=1)
+    input: Input
+    thresholds: dict[str, Threshold]
+    artefacts: dict[str, Artefact]
+    licence: str
+    data: tuple[dict[str, str], ...] = ()
+    metrics: dict[str, Any] = {}
+    made_with: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _thresholds_fit_labels(self) -> "Manifest":
+        if set(self.thresholds) != set(self.labels):
+            raise ValueError("thresholds must name each label once and nothing else")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle whose manifest is valid.
+
+    Attributes:
+        path: its folder.
+        manifest: what it says.
+        sha256: of the manifest's bytes; it names the bundle in every record.
+    """
+
+    path: Path
+    manifest: Manifest
+    sha256: str
+
+    def artefact_for(self, runtime: str, name: str | None = None) -> Artefact:
+        """Return the artefact ``name``, or the first one that ``runtime`` may run.
+
+        Raises:
+            BundleError: there is none.
+        """
+        artefacts = self.manifest.artefacts
+        if name is not None and name not in artefacts:
+            raise BundleError(
+                f"bundle '{self.manifest.name}': there is no artefact '{name}'; "
+                f"it holds: {', '.join(sorted(artefacts))}"
+            )
+        for key, artefact in artefacts.items():
+            if runtime in artefact.runtimes and name in (None, key):
+                return artefact
+        raise BundleError(
+            f"bundle '{self.manifest.name}': no artefact "
+            f"{f'{name!r} ' if name else ''}for the runtime '{runtime}'; "
+            "export one with: lineguard lab export"
+        )
+
+    def checked_file(self, artefact: Artefact) -> Path:
+        """Return the path of an artefact after its bytes were compared with the manifest.
+
+        Raises:
+            BundleError: the file is missing, lies outside the bundle, or differs.
+        """
+        file = self.path / artefact.path
+        if not file.resolve().is_relative_to(self.path.resolve()) or file.is_symlink():
+            raise BundleError(f"{file}: a model file must lie inside its bundle; no links")
+        if not file.is_file():
+            raise BundleError(f"{file}: the manifest names this model file, but it is missing")
+        if file.stat().st_size > MAX_MODEL_BYTES:
+            raise BundleError(f"{file}: larger than {MAX_MODEL_BYTES >> 20} MiB; refused")
+        if sha256_of(file) != artefact.sha256:
+            raise BundleError(
+                f"{file}: its bytes do not match the manifest (sha256); "
+                "restore the file or export the bundle again"
+            )
+        return file
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes, hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read and check the manifest of a bundle; model files are checked when they are asked for.
+
+    Raises:
+        BundleError: the folder, the manifest or one of its values is not as it should be.
+    """
+    file = path / MANIFEST
+    if not path.is_dir() or not file.is_file():
+        raise BundleError(
+            f"{path}: no model bundle here (no {MANIFEST}); see: lineguard models list"
+        )
+    if file.stat().st_size > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{file}: larger than {MAX_MANIFEST_BYTES} bytes; refused")
+    data = file.read_bytes()
+    try:
+        manifest = Manifest.model_validate(json.loads(data))
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{file}: {_first_line(error)}") from error
+    return Bundle(path, manifest, hashlib.sha256(data).hexdigest())
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(str(p) for p in first['loc']) or 'manifest'}: {first['msg']}"
+    return str(error).splitlines()[0]

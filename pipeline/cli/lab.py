@@ -1,0 +1,188 @@
+"""``lineguard lab``: data, training, export and evaluation, away from the line."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pipeline import plugins
+from pipeline.bundle import open_bundle
+from pipeline.cli.output import JsonFile, Rate, console, error_console, said_to_people, write_json
+from pipeline.detector import open_detector
+from pipeline.lab import evaluate as evaluation
+from pipeline.lab import synth as drawing
+from pipeline.quality.intervals import Share
+
+app = typer.Typer(help="Draw data, train, export and evaluate models.", no_args_is_help=True)
+synth = typer.Typer(help="Draw bare boards with defects of known size.", no_args_is_help=True)
+app.add_typer(synth, name="synth")
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="A folder that is not there yet, or empty.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same bytes.")]
+
+
+@synth.command()
+def dataset(
+    out: Out,
+    images: Annotated[int, typer.Option(help="Number of pictures.")] = 500,
+    good_share: Annotated[float, typer.Option(help="Share of boards without a defect.")] = 0.25,
+    seed: Seed = 0,
+) -> None:
+    """Write a YOLO data set of drawn boards."""
+    with _Counted("drawing", "pictures") as shown:
+        file = drawing.write_dataset(
+            out, images=images, good_share=good_share, seed=seed, progress=shown.progress
+        )
+    console.print(f"{file}: {images} pictures")
+
+
+@synth.command()
+def onto(
+    source: Annotated[Path, typer.Argument(help="Folder of a YOLO data set of real boards.")],
+    out: Out,
+    seed: Seed = 0,
+) -> None:
+    """Add drawn defects to real boards, beside those they have."""
+    with _Counted("drawing", "pictures") as shown:
+        file = drawing.add_defects_to(source, out, seed=seed, progress=shown.progress)
+    console.print(f"{file}")
+
+
+@synth.command()
+def line(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The video to write (.mp4).")],
+    boards: Annotated[int, typer.Option(help="Number of boards on the belt.")] = 12,
+    seed: Seed = 0,
+) -> None:
+    """Write a video of boards on a belt, with its truth and geometry beside it."""
+    with _Counted("filming", "frames") as shown:
+        file = drawing.write_line_video(out, boards=boards, seed=seed, progress=shown.progress)
+    console.print(f"{file}")
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="data.yaml of a YOLO data set.")],
+    recipe: Annotated[Path, typer.Option(help="Training recipe; see configs/lab/.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    hours: Annotated[float | None, typer.Option(help="End within this time.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the run's last checkpoint.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, or the number of a CUDA device.")] = "cpu",
+    json: JsonFile = None,
+) -> None:
+    """Train a detector from random weights; a checkpoint is kept after every epoch.
+
+    JSON keys: weights, made_with.
+    """
+    from pipeline.lab import train as training  # torch loads for seconds
+
+    def on_epoch(epoch: int, of: int, figures: dict[str, float]) -> None:
+        known = ", ".join(f"{k.split('/')[-1]} {v:.3f}" for k, v in figures.items() if "mAP" in k)
+        error_console.print(f"epoch {epoch} of {of}: {known}")
+
+    done = training.train(
+        training.read_recipe(recipe),
+        data,
+        out,
+        hours=hours,
+        epochs=epochs,
+        resume=resume,
+        device=device,
+        on_epoch=on_epoch,
+    )
+    said_to_people(json).print(
+        f"{done.weights}\nnext: lineguard lab export {done.weights} --out models/NAME"
+    )
+    write_json({"weights": str(done.weights), "made_with": done.made_with}, json)
+
+
+@app.command()
+def export(
+    weights: Annotated[Path, typer.Argument(help="Checkpoint of a training run (.pt).")],
+    recipe: Annotated[Path, typer.Option(help="The training recipe, which names the bundle.")],
+    data: Annotated[Path, typer.Option(help="data.yaml: thresholds from val, figures from test.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")],
+    good: Annotated[Path | None, typer.Option(help="Folder of defect-free pictures.")] = None,
+    json: JsonFile = None,
+) -> None:
+    """Export a trained detector to a bundle: ONNX, thresholds, measured figures, model card.
+
+    JSON keys: parity, metrics (as of evaluate).
+    """
+    from pipeline.lab.release import release  # torch loads for seconds
+
+    with _Counted("export", "pictures") as shown:
+        done = release(weights, recipe, data, out, good, shown.progress)
+    people = said_to_people(json)
+    people.print(f"{out}: {done.parity}")
+    for name, figures in done.metrics.items():
+        people.print(f"{name}: mAP50 {figures['map50']:.4f}, mAP50-95 {figures['map50_95']:.4f}")
+    write_json({"parity": str(done.parity), "metrics": done.metrics}, json)
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    data: Annotated[Path, typer.Argument(help="data.yaml of a YOLO data set.")],
+    part: Annotated[str, typer.Option(help="Part of the data set: train, val or test.")] = "test",
+    good: Annotated[Path | None, typer.Option(help="Folder of defect-free pictures.")] = None,
+    runtime: Annotated[str, typer.Option(help="Kind of runtime.")] = "onnx",
+    artefact: Annotated[str | None, typer.Option(help="Name of an artefact of the bundle.")] = None,
+    json: JsonFile = None,
+) -> None:
+    """Measure a bundle through the station's own detector and rules.
+
+    JSON keys: set, pictures, map50, map50_95, per_class.LABEL.ap50|ap50_95|recall, escapes,
+    overkill, false_alarm_rate, unsure, bundle, runtime; a share is count, of, share, interval.
+    """
+    from pipeline.lab.datasets import read_dataset
+
+    opened = open_bundle(bundle)
+    options = plugins.load("runtimes", runtime).Options()
+    detector = open_detector(opened, runtime, options, artefact, min_score=evaluation.LEAST_SCORE)
+    with _Counted("evaluate", "pictures") as shown:
+        figures = evaluation.evaluate(
+            opened, read_dataset(data), part, detector, good, shown.progress
+        )
+    figures |= {
+        "bundle": opened.manifest.name,
+        "bundle_sha256": opened.sha256,
+        "runtime": detector.runtime.name,
+    }
+    people = said_to_people(json)
+    people.print(_class_table(figures))
+    people.print(f"mAP50 {figures['map50']:.4f}   mAP50-95 {figures['map50_95']:.4f}", style="bold")
+    for name in ("escapes", "overkill", "false_alarm_rate", "unsure"):
+        share = Share(figures[name]["count"], figures[name]["of"])
+        people.print(f"{name.replace('_', ' '):<17} {share}")
+    write_json(figures, json)
+
+
+def _class_table(figures: dict[str, Any]) -> Table:
+    table = Table("class", "AP50", "AP50-95", "recall at the fail score")
+    for label, row in figures["per_class"].items():
+        recall = Share(row["recall"]["count"], row["recall"]["of"])
+        table.add_row(label, _three(row["ap50"]), _three(row["ap50_95"]), str(recall))
+    return table
+
+
+def _three(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+class _Counted(Rate):
+    """A bar for functions that report (done, total)."""
+
+    def __init__(self, description: str, unit: str) -> None:
+        super().__init__(description, unit)
+        self._done = 0
+        self._total: int | None = None
+
+    def progress(self, done: int, total: int) -> None:
+        """Take a report."""
+        self._done = done
+        if total != self._total:
+            self._total = total
+            self.watch(lambda: self._done, total)

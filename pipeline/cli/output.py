@@ -1,0 +1,119 @@
+"""What all commands print alike: lines and progress for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from typing_extensions import Self
+
+from pipeline.errors import ConfigError
+from pipeline.types import Record
+
+console = Console(highlight=False)
+error_console = Console(stderr=True, highlight=False)
+
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write the figures as JSON to this file; - for standard output."),
+]
+
+STYLES = {"PASS": "green", "FAIL": "bold red", "UNSURE": "yellow"}
+REFRESH_S = 0.2
+
+
+def write_json(figures: Any, file: Path | None) -> None:
+    """Write figures as JSON where ``--json`` asks for it."""
+    if file is None:
+        return
+    text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
+    if str(file) == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; cannot write the figures") from error
+
+
+def said_to_people(file: Path | None) -> Console:
+    """Return where text for people goes: to the side if standard output carries JSON."""
+    return error_console if file is not None and str(file) == "-" else console
+
+
+def line_of(record: Record) -> str:
+    """Return one record as a line for a terminal, with markup."""
+    style = STYLES[record.verdict.value]
+    why = escape("; ".join(record.reasons[:2]))
+    more = f" [dim](+{len(record.reasons) - 2})[/]" if len(record.reasons) > 2 else ""
+    return (
+        f"part {record.part:>4}  [{style}]{record.verdict.value:<6}[/]  "
+        f"{record.latency_ms:6.0f} ms  {why}{more}"
+    )
+
+
+class Rate:
+    """A progress bar with count, rate and time left, on the side; lines scroll above it."""
+
+    def __init__(self, description: str, unit: str) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.0f} " + unit + "/s"),
+            TimeRemainingColumn(),
+            console=error_console,
+            transient=True,
+        )
+        self._task = self._bar.add_task(description, total=None, rate=0.0)
+        self._count: Callable[[], int] = lambda: 0
+        self._started = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._refresh, daemon=True)
+
+    def watch(self, count: Callable[[], int], total: int | None) -> None:
+        """Show what ``count`` returns, of ``total`` if that is known."""
+        self._count = count
+        self._started = time.monotonic()
+        self._bar.update(self._task, total=total)
+
+    def print(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._bar.console.print(line)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._bar.stop()
+
+    def _refresh(self) -> None:
+        while not self._ended.wait(REFRESH_S):
+            count = self._count()
+            rate = count / max(time.monotonic() - self._started, 1e-3)
+            self._bar.update(self._task, completed=count, rate=rate)

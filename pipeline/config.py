@@ -1,0 +1,257 @@
+"""The station file: one strict, typed YAML page, read once and frozen."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline import plugins
+from pipeline.errors import ConfigError
+from pipeline.recipe import Recipe
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 20
+Level = Annotated[str, Field(pattern="^[a-z0-9_-]{1,64}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PluginSection(BaseModel):
+    """``kind`` and whatever that kind's own Options take."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: str
+
+
+class StationSection(_Section):
+    """Who this station is, by the levels of ISA-95; it becomes the MQTT topic."""
+
+    enterprise: Level = "enterprise"
+    site: Level = "site"
+    area: Level = "area"
+    line: Level = "line"
+    name: Level
+
+
+class ModelSection(_Section):
+    """Which bundle runs on what.
+
+    Attributes:
+        bundle: folder of the bundle, relative to this file.
+        artefact: name of one of its artefacts; None takes the first one that the runtime may run.
+    """
+
+    bundle: str
+    runtime: PluginSection
+    artefact: str | None = None
+
+
+class PartsSection(_Section):
+    """How a part is followed and looked at.
+
+    Attributes:
+        views: pictures of one part that the model looks at, at most, spread over its way.
+        lost_after_frames: frames without a sighting after which a part has left.
+        decide_at: where along the way a part is decided, share of the frame; None decides it as
+            soon as it has been looked at often enough, or begins to leave.
+    """
+
+    views: Annotated[int, Field(ge=1, le=1000)] = 5
+    lost_after_frames: Annotated[int, Field(ge=1, le=1000)] = 3
+    decide_at: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+class StoreSection(_Section):
+    """Where the ledger and the pictures lie.
+
+    Attributes:
+        path: folder, relative to this file; made if it is not there.
+        pictures: which parts' pictures are kept.
+        keep_pictures_mb: the oldest pictures are deleted above this; records are never deleted.
+    """
+
+    path: str
+    pictures: Annotated[str, Field(pattern="^(all|rejects|none)$")] = "rejects"
+    keep_pictures_mb: Annotated[int, Field(ge=1)] = 2000
+
+
+class Document(_Section):
+    """The whole station file as written."""
+
+    station: StationSection
+    camera: PluginSection
+    trigger: PluginSection
+    model: ModelSection
+    parts: PartsSection = PartsSection()
+    recipe: Recipe
+    store: StoreSection
+    outputs: tuple[PluginSection, ...] = ()
+    publishers: tuple[PluginSection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A plugin that the file names, with its options checked."""
+
+    kind: str
+    options: Any
+
+
+@dataclass(frozen=True, slots=True)
+class StationConfig:
+    """A station file that is right in itself: every kind exists, every option fits.
+
+    Attributes:
+        base: folder of the file; relative paths start there.
+        sha256: of the document in canonical JSON; it stands in every record.
+    """
+
+    base: Path
+    document: Document
+    camera: Choice
+    trigger: Choice
+    runtime: Choice
+    outputs: tuple[Choice, ...]
+    publishers: tuple[Choice, ...]
+    sha256: str
+
+    @property
+    def bundle_path(self) -> Path:
+        return self.base / self.document.model.bundle
+
+    @property
+    def store_path(self) -> Path:
+        return self.base / self.document.store.path
+
+
+def load(file: Path, overrides: dict[str, Any] | None = None) -> StationConfig:
+    """Read and check a station file.
+
+    Args:
+        file: YAML, at most 256 KiB, without aliases.
+        overrides: whole sections that replace those of the file, e.g. ``{"camera": {...}}``.
+
+    Raises:
+        ConfigError: with the file, the key and what is wrong with it.
+    """
+    data = _read_yaml(file) | (overrides or {})
+    document: Document = _validated(Document, data, file, "")
+    base = file.resolve().parent
+    chosen = {
+        where: _choice(file, base, where, family, section)
+        for where, family, section in _plugin_sections(document)
+    }
+    canonical = json.dumps(document.model_dump(mode="json"), sort_keys=True).encode()
+    return StationConfig(
+        base=base,
+        document=document,
+        camera=chosen["camera"],
+        trigger=chosen["trigger"],
+        runtime=chosen["model.runtime"],
+        outputs=tuple(c for where, c in chosen.items() if where.startswith("outputs.")),
+        publishers=tuple(c for where, c in chosen.items() if where.startswith("publishers.")),
+        sha256=hashlib.sha256(canonical).hexdigest(),
+    )
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a station file, the options of every built-in kind included."""
+    document = Document.model_json_schema()
+    for family in plugins.FAMILIES:
+        for kind in plugins.kinds(family):
+            options = plugins.load(family, kind).Options.model_json_schema()
+            document["$defs"][f"{family}.{kind}"] = options
+    return document
+
+
+def _plugin_sections(document: Document) -> Iterator[tuple[str, str, PluginSection]]:
+    yield "camera", "cameras", document.camera
+    yield "trigger", "triggers", document.trigger
+    yield "model.runtime", "runtimes", document.model.runtime
+    for i, section in enumerate(document.outputs):
+        yield f"outputs.{i}", "outputs", section
+    for i, section in enumerate(document.publishers):
+        yield f"publishers.{i}", "publishers", section
+
+
+def _choice(file: Path, base: Path, where: str, family: str, section: PluginSection) -> Choice:
+    try:
+        plugin = plugins.load(family, section.kind)
+    except ConfigError as error:
+        raise type(error)(f"{file}: {where}.kind: {error}") from error
+    given = section.model_extra or {}
+    return Choice(section.kind, _validated(plugin.Options, given, file, where, base))
+
+
+def _validated(
+    model: type[Any], data: Any, file: Path, where: str, base: Path | None = None
+) -> Any:
+    """Check ``data`` as JSON: strict, but a YAML list may become a tuple and text a path."""
+    try:
+        return model.model_validate_json(json.dumps(data), context={"base": base})
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join([*([where] if where else []), *(str(p) for p in first["loc"])])
+        raise ConfigError(f"{file}: {path}: {_said(first, model)}") from error
+    except (TypeError, RecursionError) as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def _said(first: Any, model: type[Any]) -> str:
+    if first["type"] == "extra_forbidden":
+        hint = f"; known here: {', '.join(model.model_fields)}" if len(first["loc"]) == 1 else ""
+        return f"unknown key{hint}"
+    if first["type"] == "missing":
+        return "this key is missing"
+    got = first.get("input")
+    return f"{first['msg']} (it is {got!r:.60})"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without aliases, without repeated keys, and not too deep."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError(f"line {parent.start_mark.line + 1}: no aliases here")
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"nested deeper than {MAX_DEPTH} levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: key {key!r} is not text")
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: key '{key}' appears twice")
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{file}: larger than {MAX_BYTES >> 10} KiB; this is no station file")
+        data = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; see configs/ for station files") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: not a readable YAML page: {_one_line(error)}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file}: a station file is a mapping of sections")
+    return data
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

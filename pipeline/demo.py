@@ -1,0 +1,120 @@
+"""The whole product on one machine: drawn line, real model, broker, and a subscriber of its own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.assembly import build, open_camera
+from pipeline.clock import SystemClock
+from pipeline.config import load
+from pipeline.errors import PublishError
+from pipeline.plugins import vendor
+from pipeline.publishers._broker import DemoBroker
+from pipeline.quality.truth import TruePart, compare
+from pipeline.replay import Replay
+from pipeline.station import Tally
+from pipeline.types import Record
+
+LAST_MESSAGE_S = 5.0
+
+
+def demo(
+    file: Path,
+    store: Path,
+    *,
+    boards: int,
+    seed: int,
+    realtime: bool,
+    on_start: Callable[[Tally, int | None], None],
+    on_message: Callable[[dict[str, Any]], None],
+) -> Replay:
+    """Run the demo line to its end.
+
+    Args:
+        file: the station file.
+        store: where the records go.
+        boards: number of boards that pass.
+        seed: of the line; the same seed shows the same boards.
+        realtime: at the pace of a belt, or as fast as it goes.
+        on_start: told the station's books and the number of frames.
+        on_message: called with each inspection that a subscriber got from the broker.
+
+    Returns:
+        The records beside the truth of the line.
+    """
+    with DemoBroker() as broker:
+        config = load(
+            file,
+            {
+                "camera": {
+                    "kind": "synthetic",
+                    "boards": boards,
+                    "seed": seed,
+                    "realtime": realtime,
+                },
+                "store": {"path": str(store.resolve()), "pictures": "rejects"},
+                "publishers": [{"kind": "mqtt", "host": broker.host, "port": broker.port}],
+            },
+        )
+        clock = SystemClock()
+        camera: Any = open_camera(config, clock)
+        records: list[Record] = []
+        inbox = _Inbox(on_message)
+        with _subscriber(broker.host, broker.port, inbox):
+            station = build(config, clock, records.append, camera)
+            on_start(station.tally, camera.total)
+            tally = station.run()
+            inbox.wait_for(len(records))
+        truth = tuple(
+            TruePart(row["index"], row["good"], row["centre_frame"]) for row in camera.truth
+        )
+        return Replay(tuple(records), tally, compare(records, truth))
+
+
+class _Inbox:
+    """Counts the messages that arrive, so that the last one is waited for."""
+
+    def __init__(self, on_message: Callable[[dict[str, Any]], None]) -> None:
+        self._on_message = on_message
+        self._ids: set[str] = set()
+        self._changed = threading.Condition()
+
+    def take(self, event: dict[str, Any]) -> None:
+        self._on_message(event)
+        with self._changed:
+            self._ids.add(event["id"])
+            self._changed.notify_all()
+
+    def wait_for(self, count: int) -> None:
+        """Return once ``count`` different messages came, or after a bounded time."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._ids) >= count, LAST_MESSAGE_S)
+
+
+@contextmanager
+def _subscriber(host: str, port: int, inbox: _Inbox) -> Iterator[None]:
+    """Subscribe to every inspection, as any system of the plant would."""
+    mqtt = vendor("paho.mqtt.client", "demo")
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    client.on_connect = lambda client, *_: client.subscribe("lineguard/v1/#", qos=1)
+
+    def arrived(client: Any, userdata: Any, message: Any) -> None:
+        if message.topic.endswith("/inspection"):
+            inbox.take(json.loads(message.payload))
+
+    client.on_message = arrived
+    try:
+        client.connect(host, port, keepalive=15)
+    except OSError as error:
+        raise PublishError(f"demo broker on {host}:{port}: {error}") from error
+    client.loop_start()
+    try:
+        yield
+    finally:
+        client.disconnect()
+        client.loop_stop()

@@ -1,0 +1,164 @@
+"""From picture to detections: letterbox, runtime and decoder, assembled from a bundle."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pipeline import plugins
+from pipeline.bundle import Artefact, Bundle
+from pipeline.errors import BundleError, ModelError
+from pipeline.runtimes import Runtime
+from pipeline.types import Box, Detections, Image
+from pipeline.vision import decode
+from pipeline.vision.crop import window_at
+from pipeline.vision.geometry import centred_in
+from pipeline.vision.letterbox import Letterbox
+
+MIN_SCORE = 0.05
+"""Weaker detections are dropped. Far below any threshold: a vote over views needs the weak ones."""
+
+
+class Detector:
+    """Finds defects in pictures. Not for two threads at once: it owns one input buffer.
+
+    Attributes:
+        labels: class names, in the order of the label numbers.
+        artefact: the model file that runs; for records, as is ``runtime.name``.
+        runtime: what runs it.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        decoder: decode.Decoder,
+        runtime: Runtime,
+        artefact: Artefact,
+        *,
+        min_score: float = MIN_SCORE,
+        fit: Literal["window", "fit"] = "window",
+    ) -> None:
+        """Assemble a detector.
+
+        Args:
+            labels: class names.
+            decoder: reads the runtime's outputs.
+            runtime: takes uint8 (1, H, W, 3); the detector closes it.
+            artefact: the model file that the runtime runs.
+            min_score: weaker detections are dropped, 0..1.
+            fit: ``window`` keeps the picture's scale unless it is larger than the input, ``fit``
+                always fills the input.
+        """
+        self.labels = tuple(labels)
+        self.artefact = artefact
+        self.runtime = runtime
+        self._decoder = decoder
+        self._min_score = min_score
+        self._box = Letterbox(*runtime.input_shape[1:3])
+        self._place = self._box.fit if fit == "fit" else self._box.window
+
+    def detect(self, image: Image) -> Detections:
+        """Return the defects that a picture shows, in pixels of the picture.
+
+        Args:
+            image: uint8, (H, W, 3) BGR or (H, W).
+
+        Raises:
+            ModelError: it is no picture, or the model failed or gave an impossible answer.
+        """
+        placement = self._place(image)
+        found = self._infer()
+        return Detections(placement.back(found.xyxy), found.score, found.label)
+
+    def detect_at(self, image: Image, box: Box) -> Detections:
+        """Return the defects of one part of a frame, in pixels of the frame.
+
+        The model sees a window of its input's size around the part. What has its centre outside
+        the part is dropped: it belongs to a neighbour.
+
+        Args:
+            image: the frame, uint8, (H, W, 3) BGR or (H, W).
+            box: the part, pixels of the frame.
+
+        Raises:
+            ModelError: the box lies outside the frame, or as ``detect``.
+        """
+        height, width = self._box.tensor.shape[1:3]
+        view, (x, y) = window_at(image, box, height, width)
+        if view.size == 0:
+            raise ModelError(f"the part at {box.as_list()} lies outside the frame {image.shape}")
+        found = self.detect(view).shifted(x, y)
+        return found[centred_in(found.xyxy, box)]
+
+    def check(self) -> None:
+        """Run the model once on grey: it warms up, and its outputs must fit decoder and labels.
+
+        Raises:
+            BundleError: they do not fit.
+            ModelError: the runtime failed.
+        """
+        outputs = self.runtime.infer(self._box.tensor)
+        try:
+            self._decoder.read(outputs, self._min_score)
+        except ModelError as error:
+            raise BundleError(f"the model does not fit its manifest: {error}") from error
+        classes = self._decoder.classes(outputs)
+        if classes not in (None, len(self.labels)):
+            raise BundleError(
+                f"the model knows {classes} classes, its manifest names {len(self.labels)}: "
+                f"{', '.join(self.labels)}"
+            )
+
+    def close(self) -> None:
+        """Free the model; may be called twice."""
+        self.runtime.close()
+
+    def _infer(self) -> Detections:
+        found = self._decoder.read(self.runtime.infer(self._box.tensor), self._min_score)
+        if len(found) and not (found.label.min() >= 0 and found.label.max() < len(self.labels)):
+            raise ModelError(
+                f"the model found the classes {sorted(set(found.label.tolist()))}, its manifest "
+                f"names {len(self.labels)}; export the bundle again"
+            )
+        return found
+
+
+def open_detector(
+    bundle: Bundle,
+    runtime_kind: str,
+    options: Any,
+    artefact: str | None = None,
+    *,
+    min_score: float = MIN_SCORE,
+) -> Detector:
+    """Assemble the detector of a bundle, check that its parts fit, and warm it up.
+
+    Args:
+        bundle: the opened bundle.
+        runtime_kind: name of the runtime plugin.
+        options: that plugin's Options.
+        artefact: name of one of the bundle's artefacts; None takes the first that fits.
+        min_score: weaker detections are dropped, 0..1.
+
+    Raises:
+        BundleError: the bundle, its file and its manifest do not fit each other.
+        ConfigError: there is no such runtime, or its package is not installed.
+        ModelError: the model cannot be loaded or fails.
+    """
+    manifest = bundle.manifest
+    decoder = decode.decoder(manifest.decoder)
+    chosen = bundle.artefact_for(runtime_kind, artefact)
+    file = bundle.checked_file(chosen)
+    runtime: Runtime = plugins.load("runtimes", runtime_kind).create(options, file)
+    try:
+        _check_input(bundle, runtime)
+        detector = Detector(manifest.labels, decoder, runtime, chosen, min_score=min_score)
+        detector.check()
+    except (BundleError, ModelError) as error:
+        runtime.close()
+        raise type(error)(f"bundle '{manifest.name}', {chosen.path}: {error}") from error
+    return detector
+
+
+def _check_input(bundle: Bundle, runtime: Runtime) -> None:
+    asked = (1, bundle.manifest.input.height, bundle.manifest.input.width, 3)
+    if tuple(runtime.input_shape) != asked:
+        raise BundleError(f"its input is {tuple(runtime.input_shape)}, the manifest says {asked}")

@@ -1,0 +1,176 @@
+"""The frame's way from exposure to verdict, the same for all callers: no threads, I/O or clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.rules import Rulebook, vote
+from pipeline.tracking import BeltTracker, Track
+from pipeline.triggers import Trigger
+from pipeline.types import (
+    Box,
+    Decision,
+    Detections,
+    Frame,
+    Image,
+    Inspection,
+    Part,
+    Sighting,
+    Verdict,
+)
+
+
+class FindsDefects(Protocol):
+    """The part of a detector that an inspection needs."""
+
+    labels: tuple[str, ...]
+
+    def detect_at(self, image: Image, box: Box) -> Detections:
+        """Return the defects whose centre lies inside ``box``, pixels of ``image``."""
+
+
+@dataclass(slots=True)
+class _Case:
+    """What is known of a part that is not decided yet."""
+
+    views: list[Detections] = field(default_factory=list)
+    picture: Image | None = None
+    picture_box: Box | None = None
+    strongest: float = -1.0
+    next_view_px: float = 0.0
+    """Way along the belt after which the next view is taken, from where it was first whole."""
+    decided: bool = False
+
+
+class Inspector:
+    """Follows parts through the frames and decides each exactly once.
+
+    Args:
+        views: pictures of one part that are looked at, at most, spread evenly over its way.
+        decide_at: share of the frame along the belt where parts are decided, or None.
+    """
+
+    def __init__(
+        self,
+        trigger: Trigger,
+        detector: FindsDefects,
+        rulebook: Rulebook,
+        *,
+        views: int = 5,
+        lost_after_frames: int = 3,
+        decide_at: float | None = None,
+    ) -> None:
+        self._trigger = trigger
+        self._detector = detector
+        self._rulebook = rulebook
+        self._views = views
+        self._decide_at = decide_at
+        self._tracker = BeltTracker(trigger.axis, lost_after_frames)
+        self._cases: dict[int, _Case] = {}
+        self._shot = 0
+
+    def inspect(self, frame: Frame) -> tuple[Inspection, ...]:
+        """Take the next frame and return the parts that it decides.
+
+        Raises:
+            ModelError: the model failed; the parts in view are still undecided: see ``give_up``.
+        """
+        sightings = self._trigger.sightings(frame)
+        if not self._trigger.tracks:
+            return tuple(self._single(frame, sighting) for sighting in sightings)
+        followed = self._tracker.follow(frame, sightings)
+        for track in followed.present:
+            self._look(frame, track)
+        due = [t for t in followed.present if self._is_due(frame, t)]
+        done = self._decided((*due, *followed.left), frame.t_ns)
+        for track in followed.left:
+            del self._cases[track.part.id]
+        return done
+
+    def give_up(self, reason: str, t_ns: int) -> tuple[Inspection, ...]:
+        """Decide every undecided part in view as UNSURE: what comes next tells nothing of it."""
+        done = self._decided(self._tracker.drop_all(), t_ns, unsure=reason)
+        self._cases.clear()
+        return done
+
+    def finish(self, t_ns: int) -> tuple[Inspection, ...]:
+        """Decide, at the end of a recording, the parts that were seen whole and are due."""
+        tracks = self._tracker.drop_all()
+        done = self._decided(
+            [t for t in tracks if t.entered is not None and self._decide_at is None], t_ns
+        )
+        self._cases.clear()
+        return done
+
+    def _single(self, frame: Frame, sighting: Sighting) -> Inspection:
+        self._shot += 1
+        part = Part(self._shot, frame.t_ns, frame.seq, frame.seq, sighting.box)
+        case = _Case()
+        self._add_view(case, frame, sighting.box)
+        return self._closed(part, case, frame.t_ns)
+
+    def _look(self, frame: Frame, track: Track) -> None:
+        """Take a view of a part that has moved far enough since the last one."""
+        case = self._cases.setdefault(track.part.id, _Case())
+        sighting, entered = track.sighting, track.entered
+        if case.decided or sighting is None or not sighting.whole or entered is None:
+            return
+        start, end = self._tracker.span(sighting.box)
+        if len(case.views) < self._views and abs((start + end) / 2 - entered) >= case.next_view_px:
+            line = self._line(frame)
+            way = self._length(frame) - (end - start) if line is None else abs(line - entered)
+            case.next_view_px += way / self._views
+            self._add_view(case, frame, sighting.box)
+
+    def _add_view(self, case: _Case, frame: Frame, box: Box) -> None:
+        found = self._detector.detect_at(frame.image, box)
+        case.views.append(found.shifted(-box.x0, -box.y0))
+        strongest = float(found.score.max()) if len(found) else 0.0
+        if strongest > case.strongest:
+            case.strongest, case.picture, case.picture_box = strongest, frame.image, box
+
+    def _is_due(self, frame: Frame, track: Track) -> bool:
+        if track.entered is None:
+            return False
+        line = self._line(frame)
+        if line is None:
+            leaving = track.sighting is None or not track.sighting.whole
+            return leaving or len(self._cases[track.part.id].views) >= self._views
+        start, end = self._tracker.span(track.part.box)
+        return (track.entered - line) * ((start + end) / 2 - line) <= 0
+
+    def _length(self, frame: Frame) -> int:
+        return int(frame.image.shape[1 if self._trigger.axis == "x" else 0])
+
+    def _line(self, frame: Frame) -> float | None:
+        return None if self._decide_at is None else self._decide_at * self._length(frame)
+
+    def _decided(
+        self, tracks: Iterable[Track], t_ns: int, unsure: str | None = None
+    ) -> tuple[Inspection, ...]:
+        """Decide those tracks that are still open; a part is never decided twice."""
+        still_open = [t for t in tracks if not self._cases.setdefault(t.part.id, _Case()).decided]
+        done = []
+        for track in sorted(still_open, key=lambda t: t.part.id):
+            case = self._cases[track.part.id]
+            done.append(self._closed(track.part, case, t_ns, unsure))
+            self._cases[track.part.id] = _Case(decided=True)
+        return tuple(done)
+
+    def _closed(self, part: Part, case: _Case, t_ns: int, unsure: str | None = None) -> Inspection:
+        defects = vote(case.views, self._detector.labels)
+        size = (part.box.width, part.box.height)
+        decision = self._rulebook.decide(defects, len(case.views), size)
+        if unsure is not None:
+            decision = Decision(Verdict.UNSURE, (unsure,))
+        return Inspection(
+            part=part,
+            decision=decision,
+            defects=tuple(d for d in defects if d.score >= self._rulebook.least_score),
+            views=len(case.views),
+            picture=case.picture,
+            picture_box=case.picture_box,
+            stamps={"exposed": t_ns},
+        )

@@ -1,0 +1,1 @@
+"""The offline side: data sets, training, export and evaluation; never imported by the station."""

@@ -1,0 +1,88 @@
+"""Writes the model card of a bundle from its manifest: nothing in it is written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.bundle import Bundle
+
+CARD = "README.md"
+
+
+def card(bundle: Bundle) -> str:
+    """Return the card as Markdown."""
+    m = bundle.manifest
+    parts = [
+        f"# {m.name} {m.version}",
+        f"Finds {', '.join(m.labels)} in pictures of {m.input.width} x {m.input.height} pixels. "
+        f"Licence of the weights: {m.licence}. Decoder: `{m.decoder}`.",
+        _table(
+            "Files",
+            ("artefact", "file", "precision", "runtimes"),
+            [(name, a.path, a.precision, ", ".join(a.runtimes)) for name, a in m.artefacts.items()],
+        ),
+        _table(
+            "Thresholds, chosen on the validation part",
+            ("label", "fail", "unsure"),
+            [(label, t.fail, t.unsure) for label, t in m.thresholds.items()],
+        ),
+        _table(
+            "Trained on",
+            ("data", "source", "licence"),
+            [(d.get("name"), d.get("source"), d.get("licence")) for d in m.data],
+        ),
+        *[_metrics(name, figures) for name, figures in m.metrics.items()],
+        _table("Made with", ("what", "value"), sorted(_flat(m.made_with))),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _metrics(name: str, figures: dict[str, Any]) -> str:
+    rows = [
+        (label, _number(row["ap50"]), _number(row["ap50_95"]), _share(row["recall"]))
+        for label, row in figures["per_class"].items()
+    ]
+    rows.append(("all", _number(figures["map50"]), _number(figures["map50_95"]), ""))
+    shares = [
+        (key.replace("_", " "), _share(figures[key]))
+        for key in ("escapes", "overkill", "false_alarm_rate", "unsure")
+    ]
+    return (
+        _table(
+            f"Measured on {name} with {figures['runtime']}",
+            ("class", "AP50", "AP50-95", "recall at the fail score"),
+            rows,
+        )
+        + "\n\n"
+        + _rows(("whole pictures", "share, 95 % interval"), shares)
+    )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((prefix + key, str(value)))
+    return rows
+
+
+def _table(title: str, head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    return f"## {title}\n\n{_rows(head, rows)}"
+
+
+def _rows(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _share(share: dict[str, Any]) -> str:
+    if not share["of"]:
+        return "-"
+    low, high = share["interval"]
+    return f"{share['count']} of {share['of']}: {share['share']:.2%} ({low:.2%} to {high:.2%})"

@@ -1,0 +1,294 @@
+"""From trained weights to a bundle: exported, baked, compared with torch, and only then written."""
+
+import json
+import pickle
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pydantic import ValidationError
+
+from pipeline.bundle import MANIFEST, Artefact, Input, Manifest, Threshold, sha256_of
+from pipeline.errors import ConfigError, ModelError
+from pipeline.lab import torch_env
+from pipeline.lab.graph import bake_input
+from pipeline.plugins import vendor
+from pipeline.runtimes import onnx as onnx_runtime
+from pipeline.types import Detections, Image, Tensor
+from pipeline.vision.decode import decoder
+from pipeline.vision.geometry import iou
+from pipeline.vision.letterbox import Letterbox
+
+OPSET = 17
+"""ONNX Runtime 1.17 and TensorRT 8.6 to 11 read it."""
+
+RUNTIMES = ("onnx", "openvino")
+MAX_BOX_PX = 0.05
+MAX_SCORE = 0.001
+LOOK_FROM = 0.01
+"""Detections with a lower score are not compared: they never come near a verdict."""
+
+_DECODER = "yolo-e2e"
+# Restricted unpickling trips over broken bytes in as many ways as there are bytes.
+_UNREADABLE = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
+_KEPT_METADATA = ("author", "license", "names", "task", "version")
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far the artefact is from torch.
+
+    Attributes:
+        pictures: how many were compared.
+        detections: how many they showed.
+        box_px: largest difference of a box's side, pixels of the input.
+        score: largest difference of a score.
+    """
+
+    pictures: int
+    detections: int
+    box_px: float
+    score: float
+
+    @property
+    def is_good(self) -> bool:
+        return self.box_px <= MAX_BOX_PX and self.score <= MAX_SCORE
+
+    def __str__(self) -> str:
+        return (
+            f"{self.detections} detections in {self.pictures} pictures differ by at most "
+            f"{self.box_px:.2g} px and {self.score:.2g} in score"
+        )
+
+
+def export_bundle(
+    weights: Path,
+    out: Path,
+    *,
+    name: str,
+    version: str,
+    labels: Sequence[str],
+    size: tuple[int, int],
+    thresholds: Mapping[str, Threshold],
+    pictures: Sequence[Path] = (),
+    data: Sequence[Mapping[str, str]] = (),
+    metrics: Mapping[str, Any] | None = None,
+    made_with: Mapping[str, Any] | None = None,
+) -> Parity:
+    """Write the bundle of a trained detector with an end-to-end head.
+
+    Args:
+        weights: checkpoint of ultralytics (.pt), with the labels in the same order.
+        out: folder of the bundle; made if need be.
+        name, version: of the bundle.
+        labels: class names.
+        size: height and width of the input, pixels; multiples of 32.
+        thresholds: per label.
+        pictures: real pictures to compare on, beside random ones.
+        data: names, sources and licences of what it was trained on.
+        metrics: what was measured, by name of the set.
+        made_with: what else to keep: seed, hash of the data set.
+
+    Returns:
+        How far the written artefact, in ONNX Runtime, is from torch.
+
+    Raises:
+        ConfigError: weights, labels or another argument are wrong.
+        ModelError: artefact and torch differ by more than MAX_BOX_PX or MAX_SCORE.
+        MissingExtra: torch, ultralytics, onnx or ONNX Runtime is not installed.
+    """
+    trained = _load(weights, labels)
+    onnx = vendor("onnx", "lab")
+    samples = [*random_pictures(size), *_read(pictures)]
+    reference = _torch_answers(trained, samples, size)
+    with tempfile.TemporaryDirectory(prefix="lineguard-export-") as scratch:
+        plain = onnx.load(_export(trained, weights, Path(scratch), size))
+        baked = Path(scratch) / f"{name}.fp32.onnx"
+        onnx.save(_without_diary(bake_input(plain)), baked)
+        parity = compare(reference, _onnx_answers(baked, samples, size))
+        if not parity.is_good:
+            raise ModelError(f"{weights}: the exported model differs from torch: {parity}")
+        manifest = _manifest(
+            name=name,
+            version=version,
+            decoder=_DECODER,
+            labels=tuple(labels),
+            input=Input(height=size[0], width=size[1]),
+            thresholds=dict(thresholds),
+            artefacts={"fp32": _artefact(baked)},
+            licence=_licence(plain),
+            data=tuple(dict(entry) for entry in data),
+            metrics=dict(metrics or {}),
+            made_with={
+                **torch_env.versions(),
+                "weights_sha256": sha256_of(weights),
+                **(made_with or {}),
+            },
+        )
+        write_bundle(out, manifest, [baked])
+    return parity
+
+
+def write_bundle(out: Path, manifest: Manifest, files: Iterable[Path]) -> None:
+    """Copy model files into a bundle's folder, then its manifest: it names no missing one."""
+    out.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        shutil.copyfile(file, out / file.name)
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n"
+    (out / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def compare(reference: Sequence[Detections], answers: Sequence[Detections]) -> Parity:
+    """Compare two models' detections of the same pictures, each with its twin.
+
+    A detection of at least LOOK_FROM without a twin of its label counts as infinitely far.
+    """
+    box_px = score = 0.0
+    detections = 0
+    for a, b in zip(reference, answers, strict=True):
+        detections += int((a.score >= LOOK_FROM).sum())
+        for this, other in ((a, b), (b, a)):
+            box, points = _distance(this[this.score >= LOOK_FROM], other)
+            box_px, score = max(box_px, box), max(score, points)
+    return Parity(len(reference), detections, box_px, score)
+
+
+def _distance(these: Detections, others: Detections) -> tuple[float, float]:
+    """Return the largest differences of sides, px, and of scores between rows and their twins."""
+    if len(these) == 0:
+        return 0.0, 0.0
+    if len(others) == 0:
+        return float("inf"), float("inf")
+    # The twin is the row most alike in place and score: two rows may share a place.
+    likeness = iou(these.xyxy, others.xyxy) - np.abs(these.score[:, None] - others.score[None])
+    likeness[these.label[:, None] != others.label[None]] = -np.inf
+    twin = likeness.argmax(axis=1)
+    if np.isinf(likeness.max(axis=1)).any():
+        return float("inf"), float("inf")
+    box = np.abs(these.xyxy - others.xyxy[twin]).max()
+    return float(box), float(np.abs(these.score - others.score[twin]).max())
+
+
+def random_pictures(size: tuple[int, int], count: int = 2, seed: int = 1) -> list[Image]:
+    """Return pictures (H, W, 3) of noise at several scales, the same on every call."""
+    random = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        coarse = random.integers(0, 256, (size[0] // 16, size[1] // 16, 3), dtype=np.uint8)
+        blocks = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_NEAREST)
+        fine = random.integers(0, 64, blocks.shape, dtype=np.uint8)
+        made.append(np.asarray(cv2.add(blocks, fine), np.uint8))
+    return made
+
+
+def _read(pictures: Sequence[Path]) -> list[Image]:
+    read = []
+    for file in pictures:
+        image = cv2.imread(str(file), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ConfigError(f"{file}: this is no readable picture")
+        read.append(np.asarray(image, np.uint8))
+    return read
+
+
+def _load(weights: Path, labels: Sequence[str]) -> Any:
+    """Return the trained model (ultralytics.YOLO) after its labels were compared."""
+    if not weights.is_file():
+        raise ConfigError(f"{weights}: there are no weights here; train with: lineguard lab train")
+    ultralytics = torch_env.prepare()
+    try:
+        trained = ultralytics.YOLO(str(weights), task="detect")
+    except _UNREADABLE as error:
+        said = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{weights}: no checkpoint of an ultralytics detector: {said}") from error
+    known = [trained.names[i] for i in sorted(trained.names)]
+    if known != list(labels):
+        raise ConfigError(f"{weights}: its labels are {known}, not {list(labels)}")
+    return trained
+
+
+def _export(trained: Any, weights: Path, scratch: Path, size: tuple[int, int]) -> Path:
+    """Export to ONNX: float32 (1, 3, H, W) in, (1, n, 6) out; it lands beside the checkpoint."""
+    copy = scratch / f"weights{weights.suffix}"
+    shutil.copyfile(weights, copy)
+    ultralytics = torch_env.prepare()
+    model = ultralytics.YOLO(str(copy), task=trained.task)
+    # nms=False is the head that needs no suppression; None would take the raw one.
+    file = model.export(
+        format="onnx", imgsz=list(size), nms=False, opset=OPSET, simplify=True, device="cpu"
+    )
+    return Path(file)
+
+
+def _torch_answers(
+    trained: Any, samples: Sequence[Image], size: tuple[int, int]
+) -> list[Detections]:
+    torch = vendor("torch", "lab")
+    network = trained.model.float().eval()
+    network.end2end = True
+    answers = []
+    with torch.no_grad():
+        for tensor in _tensors(samples, size):
+            rgb = np.ascontiguousarray(tensor[..., ::-1].transpose(0, 3, 1, 2))
+            output = network(torch.from_numpy(rgb).float() / 255)
+            answers.append(_decoded(output[0] if isinstance(output, tuple) else output))
+    return answers
+
+
+def _onnx_answers(file: Path, samples: Sequence[Image], size: tuple[int, int]) -> list[Detections]:
+    runtime = onnx_runtime.create(onnx_runtime.Options(), file)
+    try:
+        return [_decoded(runtime.infer(tensor)[0]) for tensor in _tensors(samples, size)]
+    finally:
+        runtime.close()
+
+
+def _tensors(samples: Sequence[Image], size: tuple[int, int]) -> Iterable[Tensor]:
+    """Yield the model's input for each picture, made by the station's own letterbox."""
+    box = Letterbox(*size)
+    for sample in samples:
+        box.window(sample)
+        yield box.tensor
+
+
+def _decoded(output: Any) -> Detections:
+    return decoder(_DECODER).read((np.asarray(output),), 0.0)
+
+
+def _artefact(file: Path) -> Artefact:
+    return Artefact(path=file.name, sha256=sha256_of(file), runtimes=RUNTIMES, precision="fp32")
+
+
+def _without_diary(model: Any) -> Any:
+    """Drop the date and the paths of the training machine: equal weights give equal bytes."""
+    kept = [entry for entry in model.metadata_props if entry.key in _KEPT_METADATA]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    return model
+
+
+def _licence(model: Any) -> str:
+    said: dict[str, str] = {entry.key: entry.value for entry in model.metadata_props}
+    return said.get("license", "unknown")
+
+
+def _manifest(**values: Any) -> Manifest:
+    try:
+        return Manifest(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise ConfigError(f"{where}: {first['msg']}") from error

@@ -1,0 +1,101 @@
+"""From trained weights to a bundle that can ship: exported, measured, described."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.bundle import MANIFEST, Manifest, Threshold, open_bundle
+from pipeline.detector import open_detector
+from pipeline.errors import ConfigError
+from pipeline.lab import card, thresholds
+from pipeline.lab.datasets import read_dataset
+from pipeline.lab.evaluate import LEAST_SCORE, evaluate, look
+from pipeline.lab.export import Parity, export_bundle
+from pipeline.lab.train import read_recipe
+from pipeline.plugins import load
+
+RUNTIME = "onnx"
+COMPARED = 8
+"""Validation pictures on which the artefact is compared with torch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a release measured."""
+
+    parity: Parity
+    metrics: dict[str, Any]
+
+
+def release(
+    weights: Path,
+    recipe: Path,
+    data: Path,
+    out: Path,
+    good: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Release:
+    """Write a bundle: thresholds chosen on the data set's val, figures measured on its test.
+
+    Args:
+        weights: checkpoint (.pt); ``made_with.json`` of the run is taken up if it lies beside.
+        recipe: the training recipe; its ``bundle`` section names the bundle and its data.
+        good: folder of defect-free pictures, or None.
+
+    Raises:
+        ConfigError: the recipe has no bundle section, or an argument is wrong.
+        ModelError: the artefact does not give what torch gives.
+    """
+    page = read_recipe(recipe).get("bundle")
+    if not isinstance(page, dict):
+        raise ConfigError(f"{recipe}: the recipe has no section 'bundle' with name, version, size")
+    dataset = read_dataset(data)
+    parity = export_bundle(
+        weights,
+        out,
+        name=page["name"],
+        version=page["version"],
+        labels=dataset.labels,
+        size=tuple(page["size"]),
+        data=page.get("data", ()),
+        thresholds={label: Threshold(fail=0.5, unsure=0.3) for label in dataset.labels},
+        pictures=dataset.pictures("val")[:COMPARED],
+        made_with=_made_with(weights),
+    )
+    _choose_thresholds(out, dataset.pictures("val"), progress)
+    bundle = open_bundle(out)
+    detector = open_detector(
+        bundle, RUNTIME, load("runtimes", RUNTIME).Options(), min_score=LEAST_SCORE
+    )
+    figures = evaluate(bundle, dataset, "test", detector, good, progress)
+    metrics = {figures["set"]: figures | {"runtime": detector.runtime.name}}
+    _rewrite(out, bundle.manifest, metrics=metrics)
+    (out / card.CARD).write_text(card.card(open_bundle(out)), encoding="utf-8")
+    return Release(parity, metrics)
+
+
+def _choose_thresholds(
+    out: Path, pictures: tuple[Path, ...], progress: Callable[[int, int], None]
+) -> None:
+    bundle = open_bundle(out)
+    detector = open_detector(
+        bundle, RUNTIME, load("runtimes", RUNTIME).Options(), min_score=LEAST_SCORE
+    )
+    looked = look(pictures, detector, progress)
+    chosen = thresholds.choose(looked, bundle.manifest.labels)
+    _rewrite(out, bundle.manifest, thresholds=chosen)
+
+
+def _rewrite(out: Path, manifest: Manifest, **changes: Any) -> None:
+    changed = manifest.model_copy(update=changes)
+    text = json.dumps(changed.model_dump(mode="json"), indent=1) + "\n"
+    (out / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _made_with(weights: Path) -> dict[str, Any]:
+    file = weights.parent.parent / "made_with.json"
+    return dict(json.loads(file.read_text())) if file.is_file() else {}

@@ -1,0 +1,69 @@
+"""From the name of a kind in the station file to its code; what is not named is not imported."""
+
+import importlib
+import pkgutil
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+
+from pipeline.errors import ConfigError, MissingExtra
+
+FAMILIES = ("cameras", "triggers", "runtimes", "outputs", "publishers")
+
+
+class Options(BaseModel):
+    """Base of every plugin's options: strict, frozen, an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _from_the_station_file(path: Path, info: ValidationInfo) -> Path:
+    base = (info.context or {}).get("base")
+    return path if base is None else base / path
+
+
+ConfigPath = Annotated[Path, AfterValidator(_from_the_station_file)]
+"""A path in a plugin's options; a relative one starts at the folder of the station file."""
+
+
+def kinds(family: str) -> tuple[str, ...]:
+    """Return the names of all kinds of a family, built in and installed, sorted."""
+    package = importlib.import_module(f"pipeline.{family}")
+    built_in = {m.name for m in pkgutil.iter_modules(package.__path__) if m.name[0] != "_"}
+    installed = {point.name for point in entry_points(group=f"lineguard.{family}")}
+    return tuple(sorted(built_in | installed))
+
+
+def load(family: str, kind: str) -> Any:
+    """Import the plugin ``kind`` of ``family``.
+
+    Returns:
+        The module (or the object an entry point names), with ``Options`` and ``create``.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    for point in entry_points(group=f"lineguard.{family}", name=kind):
+        return point.load()
+    if kind not in kinds(family):
+        known = ", ".join(kinds(family))
+        raise ConfigError(f"{family}: there is no kind '{kind}'; use one of: {known}")
+    return importlib.import_module(f"pipeline.{family}.{kind}")
+
+
+def vendor(name: str, extra: str) -> ModuleType:
+    """Import an optional package at the moment it is needed.
+
+    Raises:
+        MissingExtra: the package cannot be imported; the message says what to install.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingExtra(
+            f"the package '{name}' cannot be imported ({error}); "
+            f"install it with: pip install 'lineguard[{extra}]'"
+        ) from error

@@ -1,0 +1,209 @@
+"""One connection that paho keeps up; its thread only leaves notes for the publish thread."""
+
+import logging
+import queue
+import ssl
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from pipeline.publishers.mqtt.options import Options, password_of, tls_context
+from pipeline.schema import EVENT_CONTENT, OFFLINE, canonical
+
+LOG = logging.getLogger(__name__)
+
+CREDENTIALS_REFUSED = (134, 135)
+MAX_PACKET_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the broker said to one message; paho's ``is_published()`` is True for a refusal too.
+
+    Attributes:
+        mid: the message, as ``Connection.publish`` named it.
+        refused: True if the broker did not take it.
+        reason: number of the MQTT reason code.
+        said: the reason in words.
+    """
+
+    mid: int
+    refused: bool
+    reason: int
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """The end of a connection; whatever was in flight is void."""
+
+    reason: int
+    said: str
+
+
+class Connection:
+    """Speaks MQTT 5 with a clean session; it connects, and reconnects, on its own.
+
+    paho would send again, after a reconnect, what it still holds, while the station offers the
+    same records again: two copies. So a new connection starts with paho's queue emptied.
+
+    Attributes:
+        notes: answers and breaks, in the order they happened.
+        where: names the broker in messages.
+        trouble: why there is no connection; "" if there is one.
+        receive_maximum: messages the broker takes at a time; paho does not heed it.
+        max_packet_bytes: the largest packet the broker takes, as far as it says so.
+    """
+
+    def __init__(self, options: Options, client_id: str, state_topic: str) -> None:
+        self.notes: queue.SimpleQueue[Answer | Break] = queue.SimpleQueue()
+        self.where = f"mqtt broker {options.host}:{options.port}"
+        self.trouble = f"{self.where} does not answer; is it running and the port open?"
+        self.receive_maximum = options.in_flight
+        self.max_packet_bytes = MAX_PACKET_BYTES
+        self._state_topic = state_topic
+        self._state: bytes | None = None
+        self._state_order = threading.Lock()
+        self._open = threading.Event()
+        self._closing = False
+        self._client = self._connecting(options, client_id)
+
+    def wait(self, seconds: float) -> bool:
+        """Return True once there is a connection, False if there is none within ``seconds``."""
+        return self._open.wait(seconds)
+
+    def publish(self, topic: str, event: bytes) -> int:
+        """Hand an event over, QoS 1; the answer comes as a note with the number returned here."""
+        return self._client.publish(topic, event, qos=1, properties=_CLOUDEVENT).mid
+
+    def state(self, payload: bytes) -> None:
+        """Publish a retained state now, and again after every reconnect; never waits."""
+        with self._state_order:
+            self._state = payload
+            if self._open.is_set():
+                self._publish_state(payload)
+
+    def close(self, last_state: bytes, seconds: float) -> None:
+        """Publish a last state if there is a connection, wait for it at most, and disconnect."""
+        self._closing = True
+        if self._open.is_set():
+            told = self._publish_state(last_state)
+            try:
+                told.wait_for_publish(seconds)
+            except (RuntimeError, ValueError) as error:
+                LOG.debug("%s: no goodbye: %s", self.where, error)
+        self.trouble = f"{self.where}: this publisher is closed"
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _connecting(self, options: Options, client_id: str) -> paho.Client:
+        client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5)
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.max_inflight_messages_set(0)
+        client.reconnect_delay_set(1, 30)
+        client.will_set(self._state_topic, canonical(OFFLINE), qos=1, retain=True)
+        if options.username is not None:
+            client.username_pw_set(options.username, password_of(options))
+        if options.tls is not None:
+            client.tls_set_context(tls_context(options.tls))
+        client.connect_async(options.host, options.port, options.keepalive_s, clean_start=True)
+        client.loop_start()
+        return client
+
+    def _publish_state(self, payload: bytes) -> paho.MQTTMessageInfo:
+        return self._client.publish(
+            self._state_topic, payload, qos=1, retain=True, properties=_PLAIN_JSON
+        )
+
+    # Called by paho's thread. An exception would end it: nothing below may raise.
+
+    def _on_connect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.ConnectFlags,
+        reason: ReasonCode,
+        limits: Properties | None,
+    ) -> None:
+        del userdata, flags
+        if reason.is_failure:
+            credentials = reason.value in CREDENTIALS_REFUSED
+            hint = "check username and password" if credentials else "see the broker's log"
+            self._trouble_is(f"{self.where} refused the connection: {reason}; {hint}")
+            return
+        client.drop_out_messages()
+        self.receive_maximum = getattr(limits, "ReceiveMaximum", 65535)
+        self.max_packet_bytes = getattr(limits, "MaximumPacketSize", MAX_PACKET_BYTES)
+        self.trouble = ""
+        # Without the lock a newer state could overtake this one, and the older would be retained.
+        with self._state_order:
+            self._open.set()
+            if self._state is not None:
+                self._publish_state(self._state)
+        LOG.info("%s: connected", self.where)
+
+    def _on_connect_fail(self, client: paho.Client, userdata: Any) -> None:
+        del client, userdata
+        # paho calls this inside its `except OSError`, and does not pass the error on.
+        error = sys.exc_info()[1]
+        certificate = isinstance(error, ssl.SSLError)
+        hint = (
+            "check tls.ca_file, and that the certificate names this host"
+            if certificate
+            else "is it running and the port open?"
+        )
+        self._trouble_is(f"{self.where} cannot be reached ({error}); {hint}")
+
+    def _on_disconnect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.DisconnectFlags,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        del client, userdata, flags, properties
+        if not self._open.is_set():
+            return
+        self._open.clear()
+        if not self._closing:
+            self._trouble_is(f"{self.where}: the connection was lost ({reason}); it is tried again")
+        self.notes.put(Break(reason.value, str(reason)))
+
+    def _on_publish(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        mid: int,
+        reason: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        del client, userdata, properties
+        self.notes.put(Answer(mid, reason.is_failure, reason.value, str(reason)))
+
+    def _trouble_is(self, trouble: str) -> None:
+        """Remember why there is no connection; tell it once, not at every attempt."""
+        if trouble != self.trouble:
+            LOG.warning("%s", trouble)
+        self.trouble = trouble
+
+
+def _properties(content: str) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ContentType = content
+    properties.PayloadFormatIndicator = 1
+    return properties
+
+
+_CLOUDEVENT = _properties(EVENT_CONTENT)
+_PLAIN_JSON = _properties("application/json")

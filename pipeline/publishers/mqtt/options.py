@@ -1,0 +1,136 @@
+"""What the station file says of the broker, and the secrets it points to."""
+
+import os
+import ssl
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from pipeline.errors import ConfigError
+from pipeline.plugins import ConfigPath
+from pipeline.plugins import Options as BaseOptions
+
+MAX_PASSWORD_BYTES = 4096
+
+
+def _resolvable(host: str) -> str:
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ValueError("not the name or the address of a machine") from error
+    return host
+
+
+class Tls(BaseOptions):
+    """Present = on, TLS 1.2 or newer, the broker's certificate is always checked.
+
+    Attributes:
+        ca_file: who signed the broker's certificate; None trusts what the system trusts.
+        cert_file, key_file: certificate of this station, if the broker asks for one; PEM, the
+            key without a pass phrase.
+    """
+
+    ca_file: ConfigPath | None = None
+    cert_file: ConfigPath | None = None
+    key_file: ConfigPath | None = None
+
+    @model_validator(mode="after")
+    def _key_has_a_certificate(self) -> "Tls":
+        if self.key_file and not self.cert_file:
+            raise ValueError("key_file needs cert_file")
+        return self
+
+
+class Options(BaseOptions):
+    """Where the broker is and how to speak to it.
+
+    Attributes:
+        root: first level of all topics.
+        password_file, password_env: where the password stands; never in the station file.
+        keepalive_s: a silent connection counts as lost after one and a half times this.
+        confirm_s: how long ``send`` waits for confirmations.
+        in_flight: messages on their way at most; a broker may ask for fewer.
+        max_payload_bytes: a larger event is not sent; a broker may ask for less.
+        defect_topic: publish FAIL and UNSURE a second time, on ``defect``.
+        dead_letter: file that takes the events the broker refuses for good, one a line.
+    """
+
+    host: Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_resolvable)] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    root: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}$")] = (
+        "lineguard"
+    )
+    tls: Tls | None = None
+    username: str | None = None
+    password_file: ConfigPath | None = None
+    password_env: str | None = None
+    keepalive_s: Annotated[int, Field(ge=2, le=600)] = 15
+    confirm_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    in_flight: Annotated[int, Field(ge=1, le=1000)] = 64
+    max_payload_bytes: Annotated[int, Field(ge=256, le=1 << 20)] = 65536
+    defect_topic: bool = False
+    dead_letter: ConfigPath | None = None
+
+    @model_validator(mode="after")
+    def _one_password_of_one_user(self) -> "Options":
+        if self.password_file and self.password_env:
+            raise ValueError("name password_file or password_env, not both")
+        if (self.password_file or self.password_env) and not self.username:
+            raise ValueError("a password needs a username")
+        return self
+
+
+def password_of(options: Options) -> str | None:
+    """Return the password that the options point to, or None.
+
+    Raises:
+        ConfigError: it is not where they say.
+    """
+    if options.password_env is not None:
+        if options.password_env not in os.environ:
+            raise ConfigError(
+                f"mqtt: the environment has no {options.password_env}; "
+                "set it, or name a password_file"
+            )
+        return os.environ[options.password_env]
+    if options.password_file is None:
+        return None
+    return _password_in(options.password_file)
+
+
+def _password_in(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(MAX_PASSWORD_BYTES + 1).decode().rstrip("\r\n")
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; it should hold the MQTT password") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not a text file; it should hold the MQTT password") from error
+    if not text or len(text) > MAX_PASSWORD_BYTES:
+        raise ConfigError(f"{file}: empty or too long for an MQTT password")
+    return text
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """Return a context that checks the broker's certificate and name.
+
+    Raises:
+        ConfigError: a file cannot be read or is not what it should be.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+    except OSError as error:
+        raise ConfigError(f"{tls.ca_file}: no readable CA certificate ({error})") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.cert_file is not None:
+        try:
+            # Without a pass phrase OpenSSL would ask for one at the terminal, and wait.
+            context.load_cert_chain(tls.cert_file, tls.key_file, password=lambda: "")
+        except OSError as error:
+            raise ConfigError(
+                f"{tls.cert_file}: no readable certificate and unencrypted key ({error})"
+            ) from error
+    return context

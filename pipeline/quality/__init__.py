@@ -1,0 +1,1 @@
+"""Statistics on records, pure: nothing here reads a camera, a model or a file."""

@@ -1,0 +1,133 @@
+"""Verdict by verdict: a replay beside the golden records of an earlier one."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.types import Record
+
+MOVED_FRAMES = 2
+"""A part counts as the same if its first and last frames differ by no more."""
+
+MAX_GOLDEN_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenPart:
+    """What a replay must repeat: the frames that show a part, its verdict, its defects' classes."""
+
+    part: int
+    verdict: str
+    first_frame: int
+    last_frame: int
+    defects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One part that differs.
+
+    Attributes:
+        kind: ``flipped`` (another verdict), ``new``, ``lost``, or ``moved`` (other frames).
+        golden, now: the part then and now; None where there is none.
+    """
+
+    kind: str
+    golden: GoldenPart | None
+    now: GoldenPart | None
+
+    def __str__(self) -> str:
+        part = self.golden or self.now
+        assert part is not None
+        where = f"part {part.part} (frames {part.first_frame} to {part.last_frame})"
+        if self.golden and self.now:
+            detail = {
+                "flipped": f"{self.golden.verdict} -> {self.now.verdict}",
+                "moved": f"now frames {self.now.first_frame} to {self.now.last_frame}",
+            }[self.kind]
+            return f"{self.kind}: {where}: {detail}"
+        return f"{self.kind}: {where}: {part.verdict}"
+
+
+def golden_parts(records: Sequence[Record]) -> tuple[GoldenPart, ...]:
+    """Reduce records to what must not change from replay to replay."""
+    return tuple(
+        GoldenPart(
+            r.part,
+            r.verdict.value,
+            r.first_frame,
+            r.last_frame,
+            tuple(sorted(d.label for d in r.defects)),
+        )
+        for r in records
+    )
+
+
+def write_golden(file: Path, parts: Sequence[GoldenPart]) -> None:
+    """Write a golden file: JSON, one line per part."""
+    rows = [json.dumps({name: getattr(p, name) for name in p.__slots__}) for p in parts]
+    try:
+        file.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; cannot write the golden records") from error
+
+
+def read_golden(file: Path) -> tuple[GoldenPart, ...]:
+    """Read a golden file.
+
+    Raises:
+        ConfigError: the file or a line of it is not as it should be.
+    """
+    try:
+        if file.stat().st_size > MAX_GOLDEN_BYTES:
+            raise ConfigError(f"{file}: larger than {MAX_GOLDEN_BYTES >> 20} MiB; refused")
+        lines = file.read_text(encoding="utf-8").splitlines()
+        return tuple(_golden_part(json.loads(line)) for line in lines if line.strip())
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: {error.strerror}; write golden records with --update-golden"
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{file}: not a golden file: {error!r}") from error
+
+
+def differences(golden: Sequence[GoldenPart], now: Sequence[GoldenPart]) -> tuple[Difference, ...]:
+    """Return every part that was flipped, moved, lost or is new, in the order of the frames."""
+    left = list(now)
+    found = []
+    for old in golden:
+        new = max(left, key=lambda p: _overlap(old, p), default=None)
+        if new is None or _overlap(old, new) <= 0:
+            found.append(Difference("lost", old, None))
+            continue
+        left.remove(new)
+        if old.verdict != new.verdict:
+            found.append(Difference("flipped", old, new))
+        elif _has_moved(old, new):
+            found.append(Difference("moved", old, new))
+    found += [Difference("new", None, part) for part in left]
+    return tuple(found)
+
+
+def _overlap(a: GoldenPart, b: GoldenPart) -> int:
+    return min(a.last_frame, b.last_frame) - max(a.first_frame, b.first_frame) + 1
+
+
+def _has_moved(a: GoldenPart, b: GoldenPart) -> bool:
+    return (
+        abs(a.first_frame - b.first_frame) > MOVED_FRAMES
+        or abs(a.last_frame - b.last_frame) > MOVED_FRAMES
+    )
+
+
+def _golden_part(row: dict[str, Any]) -> GoldenPart:
+    return GoldenPart(
+        int(row["part"]),
+        str(row["verdict"]),
+        int(row["first_frame"]),
+        int(row["last_frame"]),
+        tuple(str(label) for label in row["defects"]),
+    )

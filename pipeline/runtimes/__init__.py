@@ -1,0 +1,33 @@
+"""What runs a network: one file per runtime, all behind the Runtime protocol; tensors only."""
+
+from typing import Protocol
+
+from pipeline.types import Tensor
+
+
+class Runtime(Protocol):
+    """Runs one model.
+
+    A plugin file holds ``class Options(plugins.Options)`` and
+    ``create(options, model: Path) -> Runtime``.
+
+    Attributes:
+        name: runtime, device and precision that are really in use, e.g. ``onnx/CPU/fp32``.
+        input_shape: shape of the one input, as the model file states it.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+
+    def infer(self, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Return the model's outputs, in the order of the model file.
+
+        Args:
+            tensor: C-contiguous, of ``input_shape`` and the model's dtype.
+
+        Raises:
+            ModelError: the runtime failed.
+        """
+
+    def close(self) -> None:
+        """Free the model; may be called twice."""

@@ -1,0 +1,394 @@
+"""How a record leaves the station: canonical JSON, its hash, the event around it, their schemas."""
+
+import hashlib
+import inspect
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.errors import ConfigError, StoreError
+from pipeline.types import RECORD_SCHEMA, DefectRow, Record, Verdict
+
+MAX_BYTES = 64 * 1024
+EVENT_TYPE = f"io.lineguard.inspection.v{RECORD_SCHEMA}"
+EVENT_CONTENT = "application/cloudevents+json"
+RECORD_URI = f"urn:lineguard:schema:record:{RECORD_SCHEMA}"
+EVENT_URI = f"urn:lineguard:schema:event:{RECORD_SCHEMA}"
+OFFLINE: Mapping[str, Any] = {"ready": False, "state": "offline"}
+STOPPED: Mapping[str, Any] = {"ready": False, "state": "stopped"}
+
+_RECORD = TypeAdapter(Record)
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_FORMATS = {"id": "uuid", "time": "date-time"}
+
+EXAMPLE = Record(
+    schema=RECORD_SCHEMA,
+    id="019aa9c5-1f80-7c3e-9d5b-0f6a1c2b3d4e",
+    station="aoi-1",
+    run="019aa9c0-5d2c-7b1a-8c11-2a7d5e90f3b6",
+    seq=4211,
+    part=4211,
+    time="2026-01-05T06:41:12.084113Z",
+    verdict=Verdict.FAIL,
+    reasons=("missing_hole 0.93 >= 0.41",),
+    defects=(DefectRow("missing_hole", 0.93, (211.5, 80.25, 236.0, 104.75), 5),),
+    views=5,
+    first_frame=50530,
+    last_frame=50541,
+    box=(302.0, 96.0, 942.0, 576.0),
+    camera="top",
+    recipe="board-a",
+    bundle="pcb-n",
+    bundle_sha256=hashlib.sha256(b"manifest").hexdigest(),
+    artefact_sha256=hashlib.sha256(b"model").hexdigest(),
+    config_sha256=hashlib.sha256(b"config").hexdigest(),
+    runtime="onnx/CPU/fp32",
+    latency_ms=38.412,
+    image="2026/01/05/019aa9c5-1f80-7c3e-9d5b-0f6a1c2b3d4e.jpg",
+    image_sha256=hashlib.sha256(b"picture").hexdigest(),
+    previous_sha256=hashlib.sha256(b"previous").hexdigest(),
+)
+"""The record that the documents show; tests vary it."""
+
+
+class Place(Protocol):
+    """Anything that knows where a station stands."""
+
+    @property
+    def path(self) -> str:
+        """``enterprise/site/area/line/station``."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ExamplePlace:
+    path: str = "acme/north/smt/line-2/aoi-1"
+
+
+def as_dict(record: Record) -> dict[str, Any]:
+    """Return a record as JSON values: text for enums, lists for tuples, floats where floats belong.
+
+    Raises:
+        StoreError: a value is of the wrong type.
+    """
+    try:
+        sound = _RECORD.validate_python(asdict(record))
+    except ValidationError as error:
+        raise StoreError(f"record {record.id}: {_first(error)}; it cannot be stored") from error
+    plain: dict[str, Any] = _RECORD.dump_python(sound, mode="json")
+    return plain
+
+
+def encode(record: Record) -> bytes:
+    """Return a record as canonical JSON: UTF-8, keys sorted, no white space, shortest floats.
+
+    Equal records give equal bytes, so a hash over them proves the record.
+
+    Raises:
+        StoreError: a value is of the wrong type, is not a finite number, or the record is larger
+            than 64 KiB.
+    """
+    try:
+        data = canonical(as_dict(record))
+    except ValueError as error:
+        raise StoreError(f"record {record.id}: {error}; it cannot be stored") from error
+    if len(data) > MAX_BYTES:
+        raise StoreError(
+            f"record {record.id}: {len(data)} bytes are more than {MAX_BYTES}; "
+            f"it names {len(record.defects)} defects: raise the thresholds"
+        )
+    return data
+
+
+def decode(data: bytes) -> Record:
+    """Read a record; strict: exactly the known keys, each once, each of its type.
+
+    Raises:
+        ConfigError: these bytes are not a record of this version.
+    """
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"not a record: {len(data)} bytes are more than {MAX_BYTES}")
+    try:
+        given = json.loads(data, object_pairs_hook=_each_once, parse_constant=_no_constant)
+        _check_version(given)
+        record = _RECORD.validate_json(data, strict=True)
+        if given != json.loads(encode(record)):
+            raise ValueError(f"unknown key {_unknown(given)}")
+    except ValidationError as error:
+        raise ConfigError(f"not a record: {_first(error)}") from error
+    except (ValueError, RecursionError, StoreError) as error:
+        raise ConfigError(f"not a record: {str(error).splitlines()[0]}") from error
+    return record
+
+
+def sha256(record: Record) -> str:
+    """Return the hash of a record, hexadecimal; the record after it holds it."""
+    return hashlib.sha256(encode(record)).hexdigest()
+
+
+def canonical(value: Mapping[str, Any]) -> bytes:
+    """Return JSON whose bytes depend on the content alone.
+
+    Raises:
+        ValueError: a number is not finite, or text is not valid Unicode.
+    """
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode()
+
+
+def event(record: Record, address: Place) -> dict[str, Any]:
+    """Return a record in a CloudEvents 1.0 envelope (structured mode); ``data`` is all of it."""
+    return {
+        "specversion": "1.0",
+        "id": record.id,
+        "source": f"/{address.path}",
+        "type": EVENT_TYPE,
+        "time": record.time,
+        "datacontenttype": "application/json",
+        "dataschema": RECORD_URI,
+        "data": as_dict(record),
+    }
+
+
+def example_event() -> dict[str, Any]:
+    """Return the event that the documents show."""
+    return event(EXAMPLE, _ExamplePlace())
+
+
+def topic(root: str, address: Place, leaf: str) -> str:
+    """Return the MQTT topic of a station: ``inspection``, ``defect`` or ``state``."""
+    return f"{root}/v1/{address.path}/{leaf}"
+
+
+def record_schema(refs: str = "#/$defs/") -> dict[str, Any]:
+    """Return the JSON Schema of a record.
+
+    Args:
+        refs: where the document that takes it in keeps its definitions.
+    """
+    schema = _RECORD.json_schema(ref_template=refs + "{model}")
+    _describe(schema, Record)
+    _describe(schema["$defs"]["DefectRow"], DefectRow)
+    schema["properties"]["schema"]["const"] = RECORD_SCHEMA
+    for key, format_name in _FORMATS.items():
+        schema["properties"][key]["format"] = format_name
+    named = {"$schema": _DIALECT, "$id": RECORD_URI, **schema}
+    return _with_plain_tuples(named)  # type: ignore[no-any-return]
+
+
+def event_schema(refs: str = "#/$defs/") -> dict[str, Any]:
+    """Return the JSON Schema of an event, complete in itself."""
+    record = record_schema(refs)
+    definitions = record.pop("$defs")
+    del record["$schema"], record["$id"]
+    fixed = {
+        "specversion": "1.0",
+        "type": EVENT_TYPE,
+        "datacontenttype": "application/json",
+        "dataschema": RECORD_URI,
+    }
+    properties: dict[str, Any] = {
+        "id": {"type": "string", "format": "uuid", "description": "The id of the record."},
+        "source": {
+            "type": "string",
+            "pattern": "^(/[a-z0-9_-]+){5}$",
+            "description": "/enterprise/site/area/line/station",
+        },
+        "time": {"type": "string", "format": "date-time", "description": "When it was decided."},
+        **{key: {"type": "string", "const": value} for key, value in fixed.items()},
+        "data": {"$ref": f"{refs}Record"},
+    }
+    return {
+        "$schema": _DIALECT,
+        "$id": EVENT_URI,
+        "title": "Inspection",
+        "description": "One decision in a CloudEvents 1.0 envelope.",
+        "type": "object",
+        "properties": properties,
+        "required": sorted(properties),
+        "$defs": {**definitions, "Record": record},
+    }
+
+
+def state_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a state message; a station may say more than this."""
+    return {
+        "title": "State",
+        "description": "What the station says of itself, whenever that changes.",
+        "type": "object",
+        "properties": {
+            "state": {"type": "string", "description": "offline, stopped, or what it is doing"},
+            "ready": {"type": "boolean", "description": "True while verdicts can be trusted."},
+        },
+        "required": ["ready", "state"],
+    }
+
+
+def asyncapi() -> dict[str, Any]:
+    """Return the AsyncAPI 3.0 document of the MQTT interface."""
+    parts = event_schema("#/components/schemas/")
+    definitions = parts.pop("$defs")
+    for key in ("$schema", "$id"):
+        del parts[key]
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "lineguard station",
+            "version": f"{RECORD_SCHEMA}.0.0",
+            "description": "What an inspection station publishes over MQTT 5; see docs/mqtt.md.",
+            "license": {"name": "AGPL-3.0-or-later"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {
+            "plain": _server("mqtt", "localhost:1883", "Only on the same machine."),
+            "tls": _server("mqtts", "broker.example:8883", "TLS 1.2 or newer."),
+        },
+        "channels": {leaf: _channel(leaf, said) for leaf, said in _LEAVES.items()},
+        "operations": {leaf: _operation(leaf) for leaf in _LEAVES},
+        "components": {
+            "messages": {
+                "inspection": {
+                    "name": "inspection",
+                    "title": "One decision",
+                    "contentType": EVENT_CONTENT,
+                    "payload": {"$ref": "#/components/schemas/Inspection"},
+                    "examples": [{"payload": example_event()}],
+                },
+                "state": {
+                    "name": "state",
+                    "title": "State of the station",
+                    "contentType": "application/json",
+                    "payload": {"$ref": "#/components/schemas/State"},
+                },
+            },
+            "schemas": {"Inspection": parts, "State": state_schema(), **definitions},
+        },
+    }
+
+
+def write_documents(folder: Path) -> None:
+    """Write ``schema/record.json``, ``schema/event.json`` and ``asyncapi.yaml`` into a folder."""
+    (folder / "schema").mkdir(parents=True, exist_ok=True)
+    for name, text in documents().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def documents() -> dict[str, str]:
+    """Return the generated documents: path below docs/ and text."""
+    return {
+        "schema/record.json": json.dumps(record_schema(), indent=2) + "\n",
+        "schema/event.json": json.dumps(event_schema(), indent=2) + "\n",
+        "asyncapi.yaml": "# Generated by: python -m pipeline.schema docs\n"
+        + yaml.safe_dump(asyncapi(), sort_keys=False, width=100),
+    }
+
+
+_LEAVES = {
+    "inspection": "One event per part, whatever the verdict.",
+    "defect": "The same events again, FAIL and UNSURE only; off unless the station file asks.",
+    "state": "Retained: the newest state; the last will replaces it when the station is lost.",
+}
+
+
+def _server(protocol: str, host: str, said: str) -> dict[str, Any]:
+    binding = {
+        "cleanSession": True,
+        "sessionExpiryInterval": 0,
+        "keepAlive": 15,
+        "bindingVersion": "0.2.0",
+    }
+    return {
+        "host": host,
+        "protocol": protocol,
+        "protocolVersion": "5.0",
+        "description": said,
+        "bindings": {"mqtt": binding},
+    }
+
+
+def _channel(leaf: str, said: str) -> dict[str, Any]:
+    levels = ("enterprise", "site", "area", "line", "station")
+    message = "state" if leaf == "state" else "inspection"
+    return {
+        "address": "{root}/v1/" + "/".join(f"{{{level}}}" for level in levels) + f"/{leaf}",
+        "description": said,
+        "messages": {message: {"$ref": f"#/components/messages/{message}"}},
+        "parameters": {
+            "root": {"default": "lineguard", "description": "First level of all topics."},
+            **{level: {"description": f"ISA-95 level, {level}; [a-z0-9_-]+"} for level in levels},
+        },
+    }
+
+
+def _operation(leaf: str) -> dict[str, Any]:
+    retained = leaf == "state"
+    return {
+        "action": "send",
+        "channel": {"$ref": f"#/channels/{leaf}"},
+        "bindings": {"mqtt": {"qos": 1, "retain": retained, "bindingVersion": "0.2.0"}},
+    }
+
+
+def _describe(schema: dict[str, Any], of: type[Any]) -> None:
+    """Put the docstring's first line and its attributes where JSON Schema has them."""
+    text = inspect.getdoc(of) or ""
+    schema["description"] = text.partition("\n")[0]
+    for names, said in re.findall(r"^ {4}([a-z0-9_, ]+): (.+(?:\n {8}.+)*)", text, re.MULTILINE):
+        for name in names.split(", "):
+            schema["properties"][name]["description"] = " ".join(said.split())
+
+
+def _with_plain_tuples(schema: Any) -> Any:
+    """Say "array of n numbers" in the way every draft knows; ``prefixItems`` is 2020-12 only."""
+    if isinstance(schema, list):
+        return [_with_plain_tuples(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {key: _with_plain_tuples(value) for key, value in schema.items()}
+    if "prefixItems" in plain:
+        plain["items"] = plain.pop("prefixItems")[0]
+    return plain
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {twice!r:.60} appears twice")
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _check_version(given: Any) -> None:
+    if not isinstance(given, dict):
+        raise ValueError("it is not a JSON object")
+    version = given.get("schema")
+    if type(version) is not int or version != RECORD_SCHEMA:
+        raise ValueError(f"schema is {version!r:.60}; this lineguard reads {RECORD_SCHEMA}")
+
+
+def _unknown(given: dict[str, Any]) -> str:
+    here = sorted(set(given) - {field.name for field in fields(Record)})
+    return f"{here[0]!r:.60}" if here else "in one of its defects"
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_input=False)[0]
+    return f"{'.'.join(str(p) for p in first['loc']) or 'record'}: {first['msg']}"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m pipeline.schema docs")
+    write_documents(Path(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""Synthetic bare boards: drawn, damaged, photographed and carried past a camera."""

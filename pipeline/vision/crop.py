@@ -1,0 +1,35 @@
+"""Cuts the place of a part out of a frame."""
+
+import math
+
+from pipeline.types import Box, Image
+
+
+def window_at(image: Image, box: Box, height: int, width: int) -> tuple[Image, tuple[int, int]]:
+    """Cut a window centred on a part, clipped to the frame.
+
+    A part that is larger than the window in either direction is cut out whole instead: losing a
+    part of it would pass defects that nobody looked at.
+
+    Args:
+        image: (H, W, 3) or (H, W).
+        box: the part, pixels of the image.
+        height, width: size of the window, pixels.
+
+    Returns:
+        A view of the image (no copy; empty if the box lies outside the frame), and its upper left
+        corner (x, y) in pixels of the image.
+    """
+    if box.width > width or box.height > height:
+        x0, x1 = math.floor(box.x0), math.ceil(box.x1)
+        y0, y1 = math.floor(box.y0), math.ceil(box.y1)
+    else:
+        x0, y0 = round(box.centre[0] - width / 2), round(box.centre[1] - height / 2)
+        x1, y1 = x0 + width, y0 + height
+    x0, x1 = _within(x0, x1, image.shape[1])
+    y0, y1 = _within(y0, y1, image.shape[0])
+    return image[y0:y1, x0:x1], (x0, y0)
+
+
+def _within(low: int, high: int, limit: int) -> tuple[int, int]:
+    return min(max(low, 0), limit), min(max(high, 0), limit)

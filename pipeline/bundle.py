@@ -36,7 +36,7 @@ class Artefact(_Strict):
         precision: of its weights, e.g. fp32.
     """
 
-    path: str
+    path: str = Field(pattern="^[^\\x00]+$")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     runtimes: tuple[str, ...]
     precision: str
@@ -83,6 +83,8 @@ class Manifest(_Strict):
 
     @model_validator(mode="after")
     def _thresholds_fit_labels(self) -> "Manifest":
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must differ from each other")
         if set(self.thresholds) != set(self.labels):
             raise ValueError("thresholds must name each label once and nothing else")
         return self
@@ -160,22 +162,25 @@ def open_bundle(path: Path) -> Bundle:
         BundleError: the folder, the manifest or one of its values is not as it should be.
     """
     file = path / MANIFEST
-    if not path.is_dir() or not file.is_file():
+    if not file.is_file():
         raise BundleError(
             f"{path}: no model bundle here (no {MANIFEST}); see: lineguard models list"
         )
     if file.stat().st_size > MAX_MANIFEST_BYTES:
         raise BundleError(f"{file}: larger than {MAX_MANIFEST_BYTES} bytes; refused")
-    data = file.read_bytes()
     try:
+        data = file.read_bytes()
         manifest = Manifest.model_validate(json.loads(data))
+    except OSError as error:
+        raise BundleError(f"{file}: {error.strerror}; the station must read it") from error
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{file}: {_first_line(error)}") from error
+        raise BundleError(f"{file}: {_one_line(error)}") from error
     return Bundle(path, manifest, hashlib.sha256(data).hexdigest())
 
 
-def _first_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
+    said = str(error)
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{'.'.join(str(p) for p in first['loc']) or 'manifest'}: {first['msg']}"
-    return str(error).splitlines()[0]
+        said = f"{'.'.join(str(p) for p in first['loc']) or 'manifest'}: {first['msg']}"
+    return " ".join(said.split())

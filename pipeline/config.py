@@ -16,6 +16,11 @@ from pipeline.recipe import Recipe
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
+PLAIN_TYPES = frozenset(
+    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")
+)
+"""What JSON knows too; what looks like a date to YAML is refused with its line."""
+
 Level = Annotated[str, Field(pattern="^[a-z0-9_-]{1,64}$")]
 
 
@@ -199,9 +204,8 @@ def _validated(
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join([*([where] if where else []), *(str(p) for p in first["loc"])])
-        raise ConfigError(f"{file}: {path}: {_said(first, model)}") from error
-    except (TypeError, RecursionError) as error:
-        raise ConfigError(f"{file}: {error}") from error
+        said = f"{path}: {_said(first, model)}" if path else _said(first, model)
+        raise ConfigError(f"{file}: {_one_line(said)}") from error
 
 
 def _said(first: Any, model: type[Any]) -> str:
@@ -215,35 +219,46 @@ def _said(first: Any, model: type[Any]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases, without repeated keys, and not too deep."""
+    """Safe YAML without aliases, without tags, without repeated keys, not too deep."""
 
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError(f"line {parent.start_mark.line + 1}: no aliases here")
+            raise yaml.YAMLError(f"line {self.line + 1}: no aliases here")
+        if (tag := self.peek_event().tag) is not None:  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError(f"line {self.line + 1}: no tags here (it is {tag!r:.60})")
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise yaml.YAMLError(f"nested deeper than {MAX_DEPTH} levels")
-        node = super().compose_node(parent, index)
+        node: Any = super().compose_node(parent, index)
         self.depth -= 1
+        if node.tag not in PLAIN_TYPES:
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.YAMLError(
+                f"line {node.start_mark.line + 1}: this is a {kind} to YAML; put it in quotes"
+            )
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if not isinstance(key, str):
-                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: key {key!r} is not text")
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"line {node.start_mark.line + 1}: key '{key}' appears twice")
+                raise yaml.YAMLError(f"line {line}: key {key!r} is not text")
+            if key in seen:
+                raise yaml.YAMLError(f"line {line}: key '{key}' appears twice")
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        if file.stat().st_size > MAX_BYTES:
+        with file.open("rb") as stream:
+            page = stream.read(MAX_BYTES + 1)
+        if len(page) > MAX_BYTES:
             raise ConfigError(f"{file}: larger than {MAX_BYTES >> 10} KiB; this is no station file")
-        data = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        data = yaml.load(page.decode("utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}; see configs/ for station files") from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -253,5 +268,5 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return data
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _one_line(said: object) -> str:
+    return " ".join(str(said).split())

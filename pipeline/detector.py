@@ -16,6 +16,9 @@ from pipeline.vision.letterbox import Letterbox
 MIN_SCORE = 0.05
 """Weaker detections are dropped. Far below any threshold: a vote over views needs the weak ones."""
 
+EDGE_PX = 8.0
+"""A part's edges are known to some pixels only: a defect this far outside is still its own."""
+
 
 class Detector:
     """Finds defects in pictures. Not for two threads at once: it owns one input buffer.
@@ -71,8 +74,8 @@ class Detector:
     def detect_at(self, image: Image, box: Box) -> Detections:
         """Return the defects of one part of a frame, in pixels of the frame.
 
-        The model sees a window of its input's size around the part. What has its centre outside
-        the part is dropped: it belongs to a neighbour.
+        The model sees a window of its input's size around the part. What has its centre further
+        outside the part than EDGE_PX is dropped: it belongs to a neighbour.
 
         Args:
             image: the frame, uint8, (H, W, 3) BGR or (H, W).
@@ -86,7 +89,8 @@ class Detector:
         if view.size == 0:
             raise ModelError(f"the part at {box.as_list()} lies outside the frame {image.shape}")
         found = self.detect(view).shifted(x, y)
-        return found[centred_in(found.xyxy, box)]
+        grown = Box(box.x0 - EDGE_PX, box.y0 - EDGE_PX, box.x1 + EDGE_PX, box.y1 + EDGE_PX)
+        return found[centred_in(found.xyxy, grown)]
 
     def check(self) -> None:
         """Run the model once on grey: it warms up, and its outputs must fit decoder and labels.

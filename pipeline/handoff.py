@@ -2,10 +2,15 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+def _never(item: object) -> bool:
+    del item
+    return False
 
 
 class Handoff(Generic[T]):
@@ -13,24 +18,23 @@ class Handoff(Generic[T]):
 
     Args:
         size: how many items may wait.
-        lossy: when it is full, True drops the oldest item, False lets the giver wait.
+        may_drop: which of them may be lost; when it is full, the oldest of these makes room. If
+            there is none, the giver waits.
     """
 
-    def __init__(self, size: int, lossy: bool = False) -> None:
+    def __init__(self, size: int, may_drop: Callable[[T], bool] = _never) -> None:
         self._items: deque[T] = deque()
         self._size = size
-        self._lossy = lossy
+        self._may_drop = may_drop
         self._closed = False
         self._changed = threading.Condition()
 
     def put(self, item: T) -> T | None:
         """Give an item; return the item that was dropped for it, or the item itself if closed."""
         with self._changed:
-            while len(self._items) >= self._size and not self._lossy and not self._closed:
-                self._changed.wait()
+            dropped = self._make_room()
             if self._closed:
                 return item
-            dropped = self._items.popleft() if len(self._items) >= self._size else None
             self._items.append(item)
             self._changed.notify_all()
             return dropped
@@ -54,3 +58,13 @@ class Handoff(Generic[T]):
             batch = [self._items.popleft() for _ in range(min(most, len(self._items)))]
             self._changed.notify_all()
             return batch
+
+    def _make_room(self) -> T | None:
+        """Return once an item fits or the queue is closed, with what was dropped for it."""
+        while len(self._items) >= self._size and not self._closed:
+            for i, waiting in enumerate(self._items):
+                if self._may_drop(waiting):
+                    del self._items[i]
+                    return waiting
+            self._changed.wait()
+        return None

@@ -21,6 +21,9 @@ from pipeline.types import (
     Verdict,
 )
 
+MAX_DEFECTS = 100
+"""Defects that are kept of one part, strongest first: a record stays below its 64 KiB."""
+
 
 class FindsDefects(Protocol):
     """The part of a detector that an inspection needs."""
@@ -28,13 +31,14 @@ class FindsDefects(Protocol):
     labels: tuple[str, ...]
 
     def detect_at(self, image: Image, box: Box) -> Detections:
-        """Return the defects whose centre lies inside ``box``, pixels of ``image``."""
+        """Return the defects of the part at ``box``, pixels of ``image``."""
 
 
 @dataclass(slots=True)
 class _Case:
-    """What is known of a part that is not decided yet."""
+    """What is known of a part in view."""
 
+    part: Part
     views: list[Detections] = field(default_factory=list)
     picture: Image | None = None
     picture_box: Box | None = None
@@ -69,7 +73,8 @@ class Inspector:
         self._decide_at = decide_at
         self._tracker = BeltTracker(trigger.axis, lost_after_frames)
         self._cases: dict[int, _Case] = {}
-        self._shot = 0
+        self._shots = 0
+        self._next_seq: int | None = None
 
     def inspect(self, frame: Frame) -> tuple[Inspection, ...]:
         """Take the next frame and return the parts that it decides.
@@ -79,19 +84,22 @@ class Inspector:
         """
         sightings = self._trigger.sightings(frame)
         if not self._trigger.tracks:
-            return tuple(self._single(frame, sighting) for sighting in sightings)
+            return self._decide_each(frame, sightings)
         followed = self._tracker.follow(frame, sightings)
+        for track in followed.present:
+            self._case(track.part).part = track.part
         for track in followed.present:
             self._look(frame, track)
         due = [t for t in followed.present if self._is_due(frame, t)]
-        done = self._decided((*due, *followed.left), frame.t_ns)
+        done = self._decided([t.part.id for t in (*due, *followed.left)], frame.t_ns)
         for track in followed.left:
             del self._cases[track.part.id]
         return done
 
     def give_up(self, reason: str, t_ns: int) -> tuple[Inspection, ...]:
         """Decide every undecided part in view as UNSURE: what comes next tells nothing of it."""
-        done = self._decided(self._tracker.drop_all(), t_ns, unsure=reason)
+        self._tracker.drop_all()
+        done = self._decided(tuple(self._cases), t_ns, unsure=reason)
         self._cases.clear()
         return done
 
@@ -99,21 +107,40 @@ class Inspector:
         """Decide, at the end of a recording, the parts that were seen whole and are due."""
         tracks = self._tracker.drop_all()
         done = self._decided(
-            [t for t in tracks if t.entered is not None and self._decide_at is None], t_ns
+            [t.part.id for t in tracks if t.entered is not None and self._decide_at is None], t_ns
         )
         self._cases.clear()
         return done
 
-    def _single(self, frame: Frame, sighting: Sighting) -> Inspection:
-        self._shot += 1
-        part = Part(self._shot, frame.t_ns, frame.seq, frame.seq, sighting.box)
-        case = _Case()
-        self._add_view(case, frame, sighting.box)
-        return self._closed(part, case, frame.t_ns)
+    def _decide_each(self, frame: Frame, sightings: Iterable[Sighting]) -> tuple[Inspection, ...]:
+        """Take every sighting as a part of its own, seen this once."""
+        missed = self._missed(frame)
+        for sighting in sightings:
+            self._open_shot(frame.seq, frame.t_ns, sighting.box)
+        for case in self._cases.values():
+            self._add_view(case, frame, case.part.box)
+        done = self._decided(tuple(self._cases), frame.t_ns)
+        self._cases.clear()
+        return (*missed, *done)
+
+    def _missed(self, frame: Frame) -> tuple[Inspection, ...]:
+        """Decide the parts whose exposures did not come here: each of them was one."""
+        height, width = frame.image.shape[:2]
+        for seq in range(self._next_seq or frame.seq, frame.seq):
+            self._open_shot(seq, frame.t_ns, Box(0, 0, width, height))
+        self._next_seq = frame.seq + 1
+        return self.give_up("its exposure was lost before it was looked at", frame.t_ns)
+
+    def _open_shot(self, seq: int, t_ns: int, box: Box) -> None:
+        self._shots += 1
+        self._case(Part(self._shots, t_ns, seq, seq, box))
+
+    def _case(self, part: Part) -> _Case:
+        return self._cases.setdefault(part.id, _Case(part))
 
     def _look(self, frame: Frame, track: Track) -> None:
         """Take a view of a part that has moved far enough since the last one."""
-        case = self._cases.setdefault(track.part.id, _Case())
+        case = self._case(track.part)
         sighting, entered = track.sighting, track.entered
         if case.decided or sighting is None or not sighting.whole or entered is None:
             return
@@ -148,27 +175,30 @@ class Inspector:
         return None if self._decide_at is None else self._decide_at * self._length(frame)
 
     def _decided(
-        self, tracks: Iterable[Track], t_ns: int, unsure: str | None = None
+        self, ids: Iterable[int], t_ns: int, unsure: str | None = None
     ) -> tuple[Inspection, ...]:
-        """Decide those tracks that are still open; a part is never decided twice."""
-        still_open = [t for t in tracks if not self._cases.setdefault(t.part.id, _Case()).decided]
+        """Decide those parts that are still open; a part is never decided twice."""
         done = []
-        for track in sorted(still_open, key=lambda t: t.part.id):
-            case = self._cases[track.part.id]
-            done.append(self._closed(track.part, case, t_ns, unsure))
-            self._cases[track.part.id] = _Case(decided=True)
+        for case in (self._cases[id] for id in sorted(ids)):
+            if not case.decided:
+                done.append(self._closed(case, t_ns, unsure))
+                # The pictures are let go; what stays says that the part is decided.
+                self._cases[case.part.id] = _Case(case.part, decided=True)
         return tuple(done)
 
-    def _closed(self, part: Part, case: _Case, t_ns: int, unsure: str | None = None) -> Inspection:
+    def _closed(self, case: _Case, t_ns: int, unsure: str | None = None) -> Inspection:
         defects = vote(case.views, self._detector.labels)
-        size = (part.box.width, part.box.height)
-        decision = self._rulebook.decide(defects, len(case.views), size)
+        # Where it was last seen it may already be cut: a view shows the part's whole size.
+        shown = case.picture_box or case.part.box
+        decision = self._rulebook.decide(defects, len(case.views), (shown.width, shown.height))
         if unsure is not None:
             decision = Decision(Verdict.UNSURE, (unsure,))
         return Inspection(
-            part=part,
+            part=case.part,
             decision=decision,
-            defects=tuple(d for d in defects if d.score >= self._rulebook.least_score),
+            defects=tuple(d for d in defects if d.score >= self._rulebook.least_score)[
+                :MAX_DEFECTS
+            ],
             views=len(case.views),
             picture=case.picture,
             picture_box=case.picture_box,

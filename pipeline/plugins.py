@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -44,14 +44,24 @@ def load(family: str, kind: str) -> Any:
         The module (or the object an entry point names), with ``Options`` and ``create``.
 
     Raises:
-        ConfigError: there is no such kind.
+        ConfigError: there is no such kind, or an installed one cannot be imported.
     """
     for point in entry_points(group=f"lineguard.{family}", name=kind):
-        return point.load()
+        return _loaded(point)
     if kind not in kinds(family):
         known = ", ".join(kinds(family))
         raise ConfigError(f"{family}: there is no kind '{kind}'; use one of: {known}")
     return importlib.import_module(f"pipeline.{family}.{kind}")
+
+
+def _loaded(point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{point.group}: '{point.name}' ({point.value}) cannot be imported ({error}); "
+            "install its package again"
+        ) from error
 
 
 def vendor(name: str, extra: str) -> ModuleType:

@@ -135,7 +135,8 @@ def _merged(
     best = np.zeros(views, np.float64)
     np.maximum.at(best, view, score)
     per_label = np.bincount(label, weights=score, minlength=len(labels))
-    box = np.average(xyxy, axis=0, weights=score)
+    # A threshold of 0 lets scores of 0 in, and those must not be divided by.
+    box = np.average(xyxy, axis=0, weights=score + np.finfo(np.float32).tiny)
     x0, y0, x1, y1 = (round(float(v), 1) for v in box)
     return Defect(
         label=labels[int(per_label.argmax())],

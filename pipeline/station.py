@@ -9,14 +9,14 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 from pipeline.cameras import Camera
-from pipeline.clock import NS_PER_S, Clock
-from pipeline.errors import CameraError, LineguardError, ModelError, OutputError, PublishError
+from pipeline.clock import NS_PER_MS, NS_PER_S, Clock
+from pipeline.errors import CameraError, LineguardError, OutputError, PublishError, StoreError
 from pipeline.handoff import Handoff
 from pipeline.outputs import Output
 from pipeline.publishers import Publisher
@@ -33,6 +33,7 @@ LATENCIES_KEPT = 100_000
 REOPEN_FIRST_S, REOPEN_MOST_S = 0.1, 1.0
 RESEND_FIRST_S, RESEND_MOST_S = 0.5, 5.0
 DRAIN_S = 5.0
+DRAIN_AGAIN_MS = 200
 
 
 class Inspects(Protocol):
@@ -77,7 +78,7 @@ class Tally:
 
     Attributes:
         captured: frames that the camera gave.
-        inspected: frames that were looked at.
+        inspected: frames that were looked at, the one included at which an inspection failed.
         dropped: frames that were not, by reason.
         lost_exposures: gaps in the camera's own numbering.
         reopened: times that the camera was opened again.
@@ -135,14 +136,16 @@ class Station:
         self._outputs = tuple(outputs)
         self._outboxes = dict(outboxes or {})
         self._on_record = on_record
-        self._frames: Handoff[Frame | Gap] = Handoff(FRAMES_WAITING, lossy=camera.live)
+        self._frames: Handoff[Frame | Gap] = Handoff(
+            FRAMES_WAITING, lambda item: camera.live and isinstance(item, Frame)
+        )
         self._decisions: Handoff[Inspection] = Handoff(DECISIONS_WAITING)
         self._stopping = threading.Event()
         self._kept = threading.Event()
         self._all_kept = threading.Event()
         self._faults: dict[str, str] = {}
-        self._state_lock = threading.Lock()
-        self._state = "starting"
+        self._phase = self._state = "starting"
+        self._state_lock = threading.RLock()
 
     def run(self) -> Tally:
         """Run until the camera has no more frames or ``stop`` is called; then bring all home.
@@ -153,8 +156,8 @@ class Station:
         threads = [
             threading.Thread(target=loop, name=name, daemon=True)
             for name, loop in [
-                ("capture", self._guarded(self._capture, self._frames.close)),
-                ("inspect", self._guarded(self._inspect, self._decisions.close)),
+                ("capture", self._guarded(self._capture, self._end_capture)),
+                ("inspect", self._guarded(self._inspect, self._end_inspection)),
                 ("keep", self._guarded(self._keep, self._end_keeping)),
                 *(
                     (f"publish-{name}", self._guarded(partial(self._publish, name), lambda: None))
@@ -166,14 +169,19 @@ class Station:
             thread.start()
         for thread in threads:
             thread.join()
-        self._change_state("stopped")
-        self._close()
+        if left := sum(isinstance(item, Frame) for item in self._frames):
+            self.tally.dropped["station stopped"] += left
+        with self._fails_safe():
+            self._close()
         if self.fault is not None:
             raise self.fault
         return self.tally
 
     def stop(self) -> None:
-        """End capture; what was captured is still decided, kept and published. Any thread."""
+        """End capture; what was captured is still decided, kept and published. Any thread.
+
+        Parts in view that are not due are UNSURE: they will not be seen again.
+        """
         self._stopping.set()
         self._camera.close()
 
@@ -192,10 +200,13 @@ class Station:
             try:
                 for frame in self._camera.frames():
                     wait_s = REOPEN_FIRST_S
-                    self._clear("camera")
                     last_seq = self._take(frame, last_seq)
+                    if self._stopping.is_set():
+                        break
                 return
             except CameraError as error:
+                if self._stopping.is_set():
+                    return
                 if not self._camera.live:
                     raise
                 self._set_fault("camera", str(error))
@@ -209,46 +220,56 @@ class Station:
         if last_seq is not None:
             self.tally.lost_exposures += max(frame.seq - last_seq - 1, 0)
         self._offer(frame)
+        if self._phase == "starting" or "camera" in self._faults:
+            self._phase = "seeing"
+            self._clear("camera")
         return frame.seq
 
     def _offer(self, item: Frame | Gap) -> None:
         dropped = self._frames.put(item)
-        if isinstance(dropped, Gap):
-            # A gap must not be lost: it takes the place of the frame that pushed it out.
-            dropped = self._frames.put(dropped)
         if isinstance(dropped, Frame):
             self.tally.dropped["station stopped" if dropped is item else "inspection too slow"] += 1
 
+    def _end_capture(self) -> None:
+        """Drop ready before the last frames are looked at: what passes from now on is not seen."""
+        self._frames.close()
+        self._enter("stopping")
+
     def _inspect(self) -> None:
-        now = self._clock.now_ns
+        for item in self._frames:
+            if isinstance(item, Gap):
+                self._act(self._inspector.give_up(item.reason, self._clock.now_ns()))
+            else:
+                self.tally.inspected += 1
+                self._act(self._inspector.inspect(item))
+        if not self._stopping.is_set():
+            self._act(self._inspector.finish(self._clock.now_ns()))
+
+    def _end_inspection(self) -> None:
+        """Leave no part in view undecided, whatever ended the inspection."""
+        self._frames.close()
+        reason = f"station failed: {self.fault}" if self.fault else "station was stopped"
         try:
-            for item in self._frames:
-                if isinstance(item, Gap):
-                    self._act(self._inspector.give_up(item.reason, now()))
-                else:
-                    decided = self._inspector.inspect(item)
-                    self.tally.inspected += 1
-                    self._act(decided)
-            self._act(self._inspector.finish(now()))
-        except ModelError as error:
-            self._set_fault("model", str(error))
-            self._act(self._inspector.give_up(f"model failed: {error}", now()))
-            raise
+            self._act(self._inspector.give_up(reason, self._clock.now_ns()))
+        finally:
+            self._decisions.close()
 
     def _act(self, inspections: Sequence[Inspection]) -> None:
+        """Act on all of them and hand all on before an output's failure stops the station."""
+        failed = None
         for inspection in inspections:
-            failed = self._actuate(inspection)
+            failed = self._actuate(inspection) or failed
             acted = self._clock.now_ns()
             done = replace(inspection, stamps={**inspection.stamps, "acted": acted})
             self.tally.verdicts[done.decision.verdict.value] += 1
-            self.tally.latency_ms.append((acted - done.stamps["exposed"]) / 1e6)
+            self.tally.latency_ms.append((acted - done.stamps["exposed"]) / NS_PER_MS)
             if self._decisions.put(done) is not None:
-                log.error("part %d: decided after the ledger had closed", done.part.id)
-            if failed is not None:
-                raise failed
+                log.error("part %d: decided, but the ledger was closed", done.part.id)
+        if failed is not None:
+            raise failed
 
     def _actuate(self, inspection: Inspection) -> OutputError | None:
-        """Command every output even if one fails: the record is written before the stop."""
+        """Command every output even if one fails."""
         failed = None
         for output in self._outputs:
             try:
@@ -265,36 +286,56 @@ class Station:
 
     def _end_keeping(self) -> None:
         self._decisions.close()
+        for inspection in self._decisions:
+            log.error("part %d: decided, but the ledger was closed", inspection.part.id)
         self._all_kept.set()
+        self._kept.set()
 
     def _draft(self, inspection: Inspection) -> Callable[[Link], Record]:
         time = self._clock.wall()
-        name = f"{time:%Y/%m/%d}/{self._identity.run}-{inspection.part.id:08d}"
-        picture = self._keep_picture(inspection, name)
+        name = f"{time:%Y/%m/%d/%H%M%S}-{self._identity.run}-{inspection.part.id:08d}"
+        picture = None
+        try:
+            picture = self._keep_picture(inspection, name)
+        except StoreError as error:
+            self._fail(error)  # its record is still written: that matters more
         return lambda link: record_of(inspection, self._identity, link, time, picture)
 
     def _publish(self, name: str) -> None:
         publisher, outbox = self._outboxes[name]
         wait_s, deadline_ns = RESEND_FIRST_S, None
         while True:
-            finishing = self._all_kept.is_set()
+            now_ns, finishing = self._clock.now_ns(), self._all_kept.is_set()
             if finishing and deadline_ns is None:
-                deadline_ns = self._clock.now_ns() + int(DRAIN_S * NS_PER_S)
+                deadline_ns = now_ns + int(DRAIN_S * NS_PER_S)
             records = outbox.waiting(RECORDS_PER_SEND)
-            if finishing and (not records or self._clock.now_ns() > (deadline_ns or 0)):
+            if deadline_ns is not None and (not records or now_ns > deadline_ns):
                 return
             if not records:
                 self._kept.wait(0.2)
                 self._kept.clear()
-                continue
-            try:
-                outbox.confirm(publisher.send(records))
-                self._clear(f"publisher {name}")
+            elif self._sent(name, publisher, outbox, records):
                 wait_s = RESEND_FIRST_S
-            except PublishError as error:
-                self._set_fault(f"publisher {name}", str(error))
-                self._all_kept.wait(wait_s) if not finishing else self._stopping.wait(0.2)
+            elif finishing:
+                self._clock.sleep_until(now_ns + DRAIN_AGAIN_MS * NS_PER_MS)
+            else:
+                self._all_kept.wait(wait_s)
                 wait_s = min(2 * wait_s, RESEND_MOST_S)
+
+    def _sent(
+        self, name: str, publisher: Publisher, outbox: Waits, records: Sequence[Record]
+    ) -> bool:
+        """Offer records to a receiver; return whether it took any."""
+        try:
+            confirmed = publisher.send(records)
+            if not confirmed:
+                raise PublishError(f"{name}: none of {len(records)} records was confirmed")
+        except PublishError as error:
+            self._set_fault(f"publisher {name}", str(error))
+            return False
+        outbox.confirm(confirmed)
+        self._clear(f"publisher {name}")
+        return True
 
     # -- state --------------------------------------------------------------------------------
 
@@ -302,9 +343,12 @@ class Station:
         """Wrap a thread's loop: an error stops the whole station in the safe state."""
 
         def run() -> None:
-            with self._fails_safe():
-                loop()
-            after()
+            try:
+                with self._fails_safe():
+                    loop()
+            finally:
+                with self._fails_safe():
+                    after()
 
         return run
 
@@ -319,60 +363,93 @@ class Station:
             self._fail(LineguardError(f"internal error: {error!r}; please report it"))
 
     def _fail(self, error: LineguardError) -> None:
-        self.fault = self.fault or error
-        self._set_fault(threading.current_thread().name, str(error))
-        self.stop()
-
-    def _set_fault(self, part: str, reason: str) -> None:
         with self._state_lock:
-            known = self._faults.get(part)
+            self.fault = self.fault or error
+        try:
+            # Whoever called ``run`` is told: a warning as well would say it twice.
+            self._set_fault(threading.current_thread().name, str(error), logging.INFO)
+        finally:
+            self.stop()
+
+    def _set_fault(self, part: str, reason: str, level: int = logging.WARNING) -> None:
+        with self._state_lock:
+            known = part in self._faults
             self._faults[part] = reason
-        if known is None:
-            log.warning("%s: %s", part, reason)
+        if not known:
+            log.log(level, "%s: %s", part, reason)
             self._judge_state()
 
     def _clear(self, part: str) -> None:
-        if part not in self._faults and self._state == "ready":
-            return
         with self._state_lock:
             was = self._faults.pop(part, None)
         if was is not None:
             log.info("%s: well again", part)
         self._judge_state()
 
-    def _judge_state(self) -> None:
-        """Be ready only while nothing that a verdict needs is at fault."""
-        with self._state_lock:
-            needed = [part for part in self._faults if not part.startswith("publisher ")]
-            state = "not ready" if needed else "degraded" if self._faults else "ready"
-        self._change_state(state)
+    def _enter(self, phase: str) -> None:
+        self._phase = phase
+        self._judge_state()
 
-    def _change_state(self, state: str) -> None:
+    def _judge_state(self) -> None:
+        """Tell everybody the state if it has changed.
+
+        Judging and telling are one step: else a thread that judged before a fault could tell
+        "ready" after it.
+        """
         with self._state_lock:
-            if state == self._state:
-                return
-            before, self._state = self._state, state
-            faults = dict(self._faults)
-        log.info("state: %s -> %s", before, state)
-        for output in self._outputs:
-            output.ready(state in ("ready", "degraded"))
+            state = self._state_due()
+            failed = self._change_state(state) if state != self._state else ()
+        for error in failed:
+            self._fail(error)
+
+    def _state_due(self) -> str:
+        """Be ready only while frames come and nothing that a verdict needs is at fault."""
+        if self._phase == "stopped":
+            return "stopped"
+        if any(not part.startswith("publisher ") for part in self._faults):
+            return "not ready"
+        if self._phase != "seeing":
+            return self._phase
+        return "degraded" if self._faults else "ready"
+
+    def _change_state(self, state: str) -> tuple[OutputError, ...]:
+        """Tell outputs and receivers the new state; return the errors of outputs."""
+        log.info("state: %s -> %s", self._state, state)
+        self._state = state
+        is_ready = state in ("ready", "degraded")
+        failed = tuple(e for output in self._outputs if (e := _told(output, is_ready)))
+        told = {
+            "state": state,
+            "ready": is_ready,
+            "faults": dict(self._faults),
+            "run": self._identity.run,
+            "time": self._clock.wall().isoformat(),
+        }
         for publisher, _ in self._outboxes.values():
-            publisher.state(
-                {
-                    "state": state,
-                    "faults": faults,
-                    "run": self._identity.run,
-                    "time": self._clock.wall().isoformat(),
-                }
-            )
+            publisher.state(told)
+        return failed
 
     def _close(self) -> None:
-        self._camera.close()
-        for output in self._outputs:
-            output.close()
-        for publisher, _ in self._outboxes.values():
-            publisher.close()
-        self.undelivered = {name: box.count() for name, (_, box) in self._outboxes.items()}
-        for _, outbox in self._outboxes.values():
-            outbox.close()
-        self._ledger.close()
+        """Let go of everything, also of what comes after something that fails to close."""
+        with ExitStack() as stack:
+            stack.callback(self._ledger.close)
+            for name, (publisher, outbox) in self._outboxes.items():
+                stack.callback(outbox.close)
+                stack.callback(self._count_undelivered, name, outbox)
+                stack.callback(publisher.close)
+            for output in self._outputs:
+                stack.callback(output.close)
+            stack.callback(self._camera.close)
+            stack.callback(self._enter, "stopped")
+
+    def _count_undelivered(self, name: str, outbox: Waits) -> None:
+        self.undelivered[name] = outbox.count()
+
+
+def _told(output: Output, is_ready: bool) -> OutputError | None:
+    """Tell an output; return its error instead of raising it, so that the others are told too."""
+    try:
+        output.ready(is_ready)
+    except OutputError as error:
+        return error
+    return None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline import schema
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.records import GENESIS, Link, StoredPicture
 from pipeline.types import Record
 
@@ -123,7 +123,7 @@ class Outbox:
                 "ORDER BY number LIMIT ?",
                 (self._receiver, limit),
             ).fetchall()
-        return tuple(schema.decode(body) for (body,) in rows)
+        return tuple(_decoded(self._folder, body) for (body,) in rows)
 
     def count(self) -> int:
         """Return how many records wait."""
@@ -153,8 +153,9 @@ class Pictures:
     def __init__(self, folder: Path, keep_bytes: int) -> None:
         self._folder = folder
         self._keep_bytes = keep_bytes
-        files = sorted((folder / PICTURES).rglob("*.jpg"))
-        self._files = deque((file, file.stat().st_size) for file in files)
+        with _store_errors(folder):
+            files = sorted((folder / PICTURES).rglob("*.jpg"))
+            self._files = deque((file, file.stat().st_size) for file in files)
         self._bytes = sum(size for _, size in self._files)
 
     def keep(self, name: str, jpeg: bytes) -> StoredPicture:
@@ -173,12 +174,12 @@ class Pictures:
                 stream.write(jpeg)
                 stream.flush()
                 os.fsync(stream.fileno())
-        self._files.append((file, len(jpeg)))
-        self._bytes += len(jpeg)
-        while self._bytes > self._keep_bytes and len(self._files) > 1:
-            oldest, size = self._files.popleft()
-            oldest.unlink(missing_ok=True)
-            self._bytes -= size
+            self._files.append((file, len(jpeg)))
+            self._bytes += len(jpeg)
+            while self._bytes > self._keep_bytes and len(self._files) > 1:
+                oldest, size = self._files.popleft()
+                oldest.unlink(missing_ok=True)
+                self._bytes -= size
         return StoredPicture(str(file.relative_to(self._folder)), hashlib.sha256(jpeg).hexdigest())
 
 
@@ -186,7 +187,7 @@ def read_records(folder: Path) -> Iterator[Record]:
     """Yield all records of a store, oldest first; a station may be writing meanwhile.
 
     Raises:
-        StoreError: there is no ledger, or a record does not fit the hash of its successor.
+        StoreError: there is no ledger, or a record fits neither its own hash nor its successor's.
     """
     if not (folder / DATABASE).is_file():
         raise StoreError(f"{folder}: no ledger here; was a station run with this store?")
@@ -194,17 +195,35 @@ def read_records(folder: Path) -> Iterator[Record]:
     with _store_errors(folder):
         db = _connect(folder)
         try:
-            for (body,) in db.execute("SELECT body FROM records ORDER BY number"):
-                record = schema.decode(body)
-                if record.previous_sha256 != previous:
-                    raise StoreError(
-                        f"{folder}: the chain breaks at record {record.id} (run {record.run}, "
-                        f"number {record.seq}): a record before it was changed or removed"
-                    )
-                previous = schema.sha256(record)
+            for body, kept in db.execute("SELECT body, sha256 FROM records ORDER BY number"):
+                record = _checked(folder, body, kept, previous)
+                previous = kept
                 yield record
         finally:
             db.close()
+
+
+def _checked(folder: Path, body: bytes, kept: str, previous: str) -> Record:
+    """Read a record whose bytes must fit the hash kept beside them, and the record before."""
+    if hashlib.sha256(body).hexdigest() != kept:
+        raise StoreError(
+            f"{folder}: the record after hash {previous[:12]} was changed: its bytes do not fit "
+            "their own hash; do not trust this store"
+        )
+    record = _decoded(folder, body)
+    if record.previous_sha256 != previous:
+        raise StoreError(
+            f"{folder}: the chain breaks at record {record.id} (run {record.run}, "
+            f"number {record.seq}): a record before it was changed or removed"
+        )
+    return record
+
+
+def _decoded(folder: Path, body: bytes) -> Record:
+    try:
+        return schema.decode(body)
+    except ConfigError as error:
+        raise StoreError(f"{folder}: {error}; was it written by another lineguard?") from error
 
 
 def _connect(folder: Path) -> sqlite3.Connection:

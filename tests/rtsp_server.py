@@ -2,7 +2,8 @@
 
 As a script it is the server, under a Python that has PyGObject and the GStreamer RTSP server:
 ``rtsp_server.py PORT FRAMES WIDTH HEIGHT SETS [USER PASSWORD]``; port 0 takes a free one, -1
-frames are endless, -1 for SETS puts parameter sets before each slice; it prints its port. As a module it starts that script.
+frames are endless, -1 for SETS puts parameter sets before each slice; it prints its port.
+As a module it starts that script.
 """
 
 import subprocess
@@ -64,11 +65,11 @@ def start(
 
 def serve(port: str, frames: str, width: str, height: str, sets: str, *login: str) -> None:
     """Serve /line until the process is ended."""
-    import gi  # noqa: PLC0415 - only the server's Python has it
+    import gi
 
     gi.require_version("Gst", "1.0")
     gi.require_version("GstRtspServer", "1.0")
-    from gi.repository import GLib, Gst, GstRtspServer  # noqa: PLC0415
+    from gi.repository import GLib, Gst, GstRtspServer
 
     Gst.init(None)
     server = GstRtspServer.RTSPServer()

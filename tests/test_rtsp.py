@@ -69,8 +69,8 @@ def test_every_frame_is_counted(start: Start) -> None:
     sent = 90
     seqs, _, said = until_lost(camera_of(start(frames=sent)))
     assert seqs == list(range(len(seqs)))
-    # The first is left out, and FFmpeg keeps the last one of a stream until the next comes.
-    assert sent - 2 <= len(seqs) <= sent - 1
+    # The first is left out, and FFmpeg keeps the last one or two of a stream until the next come.
+    assert sent - 3 <= len(seqs) <= sent - 1
     assert "no frame for" in said
 
 
@@ -112,7 +112,7 @@ def test_an_absent_camera_is_one_line_without_a_wait(start: Start) -> None:
     server = start()
     server.stop()
     began_s = time.monotonic()
-    with pytest.raises(CameraError, match="no stream from rtsp://127.0.0.1") as said:
+    with pytest.raises(CameraError, match="no stream from rtsp://") as said:
         next(camera_of(server).frames())
     assert "\n" not in str(said.value)
     assert time.monotonic() - began_s < NOTICED_S

@@ -59,6 +59,24 @@ class Exposures:
             )
 
 
+class Pace:
+    """Waits from frame to frame; who falls a frame behind is not hurried afterwards."""
+
+    def __init__(self, clock: Clock, interval_ns: int) -> None:
+        self._clock = clock
+        self._interval_ns = interval_ns
+        self._due_ns = clock.now_ns()
+
+    def wait(self) -> None:
+        """Return when the next frame is due; at once if the interval is 0."""
+        if not self._interval_ns:
+            return
+        self._clock.sleep_until(self._due_ns)
+        now_ns = self._clock.now_ns()
+        is_late = now_ns - self._due_ns > self._interval_ns
+        self._due_ns = (now_ns if is_late else self._due_ns) + self._interval_ns
+
+
 class Opening:
     """One opening of a camera, from the first frame that is asked for until it is ended.
 

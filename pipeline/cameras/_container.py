@@ -47,7 +47,7 @@ def promise_of(file: Path) -> Promise:
 def _promise(stream: BinaryIO) -> Promise:
     start = stream.read(64)
     if start[4:8] in ISO_BOXES:
-        with suppress(struct.error, ValueError, IndexError):
+        with suppress(struct.error, ValueError, IndexError, ZeroDivisionError):
             return Promise(_iso_frames(stream))
         return Promise()
     if start[:4] == b"RIFF" and start[8:12] == b"AVI ":

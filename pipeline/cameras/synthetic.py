@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipeline.cameras._capture import Exposures, Opening
+from pipeline.cameras._capture import Exposures, Opening, Pace
 from pipeline.clock import NS_PER_MS, NS_PER_S, Clock
 from pipeline.errors import CameraError
 from pipeline.plugins import Options as BaseOptions
@@ -89,12 +89,11 @@ class Synthetic:
         self.close()
         with Opening() as opening:
             self._opening = opening
-            due_ns = self._clock.now_ns()
+            interval_ns = round(NS_PER_S / self._options.fps) if self.live else 0
+            pace = Pace(self._clock, interval_ns)
             while not opening.ended and self._has_more():
                 self._go_wrong()
-                if self._options.realtime:
-                    self._clock.sleep_until(due_ns)
-                    due_ns = max(due_ns + self._interval_ns, self._clock.now_ns())
+                pace.wait()
                 if self._exposures.next_seq in self._lost:
                     self._exposures.lose(1)
                 elif not opening.ended:
@@ -102,10 +101,6 @@ class Synthetic:
 
     def close(self) -> None:
         self._opening.end()
-
-    @property
-    def _interval_ns(self) -> int:
-        return round(NS_PER_S / self._options.fps)
 
     def _has_more(self) -> bool:
         count = self._scene.frame_count

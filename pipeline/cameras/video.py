@@ -9,7 +9,7 @@ from typing import Annotated
 import cv2
 from pydantic import Field
 
-from pipeline.cameras._capture import Exposures, Opening
+from pipeline.cameras._capture import Exposures, Opening, Pace
 from pipeline.cameras._container import Promise, promise_of
 from pipeline.clock import NS_PER_S, Clock
 from pipeline.errors import CameraError, ConfigError
@@ -93,7 +93,7 @@ class Video:
             )
 
     def _played(self, opening: Opening, watch: "_FormatWatch", promise: Promise) -> Iterator[Frame]:
-        pace = _Pace(self._clock, self._interval_ns(opening))
+        pace = Pace(self._clock, self._interval_ns(opening))
         given, reached_s = 0, 0.0
         length_s = _length_s(opening) if promise.timed else None
         while (image := opening.read()) is not None:
@@ -141,20 +141,6 @@ class Video:
                 f"{where}: it ends at {reached_s:.1f} s of {length_s:.1f} s, after {given} frames; "
                 "copy the file again"
             )
-
-
-class _Pace:
-    """Waits from frame to frame; who falls behind is not hurried afterwards."""
-
-    def __init__(self, clock: Clock, interval_ns: int) -> None:
-        self._clock = clock
-        self._interval_ns = interval_ns
-        self._due_ns = clock.now_ns()
-
-    def wait(self) -> None:
-        if self._interval_ns:
-            self._clock.sleep_until(self._due_ns)
-            self._due_ns = max(self._due_ns + self._interval_ns, self._clock.now_ns())
 
 
 class _FormatWatch:

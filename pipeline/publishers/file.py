@@ -15,8 +15,10 @@ from pipeline.types import Record
 
 
 class Options(BaseOptions):
-    """Attributes:
-    path: the file; it is appended to, and made if it is not there.
+    """Where the lines go.
+
+    Attributes:
+        path: the file; it is appended to, and made if it is not there.
     """
 
     path: ConfigPath

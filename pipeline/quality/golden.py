@@ -39,9 +39,19 @@ class Difference:
     golden: GoldenPart | None
     now: GoldenPart | None
 
-    def __str__(self) -> str:
+    @property
+    def first_frame(self) -> int:
+        """Return the frame that first showed the part, then if there was one."""
+        return self._part.first_frame
+
+    @property
+    def _part(self) -> GoldenPart:
         part = self.golden or self.now
         assert part is not None
+        return part
+
+    def __str__(self) -> str:
+        part = self._part
         where = f"part {part.part} (frames {part.first_frame} to {part.last_frame})"
         if self.golden and self.now:
             detail = {
@@ -90,7 +100,7 @@ def read_golden(file: Path) -> tuple[GoldenPart, ...]:
         raise ConfigError(
             f"{file}: {error.strerror}; write golden records with --update-golden"
         ) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"{file}: not a golden file: {error!r}") from error
 
 
@@ -109,7 +119,7 @@ def differences(golden: Sequence[GoldenPart], now: Sequence[GoldenPart]) -> tupl
         elif _has_moved(old, new):
             found.append(Difference("moved", old, new))
     found += [Difference("new", None, part) for part in left]
-    return tuple(found)
+    return tuple(sorted(found, key=lambda d: d.first_frame))
 
 
 def _overlap(a: GoldenPart, b: GoldenPart) -> int:

@@ -69,7 +69,7 @@ def read_truth(file: Path) -> tuple[TruePart, ...]:
                     parts.append(_true_part(json.loads(line)))
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}; --truth wants a .truth.jsonl file") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"{file}: line {number}: no truth of a part: {error!r}") from error
     return tuple(parts)
 
@@ -104,7 +104,10 @@ def compare(records: Sequence[Record], truth: Sequence[TruePart]) -> Comparison:
 
 
 def _true_part(row: dict[str, Any]) -> TruePart:
-    return TruePart(int(row["index"]), bool(row["good"]), int(row["centre_frame"]))
+    good = row["good"]
+    if not isinstance(good, bool):
+        raise ValueError(f"good is {good!r:.60}; write true or false")
+    return TruePart(int(row["index"]), good, int(row["centre_frame"]))
 
 
 def _worst(records: Sequence[Record]) -> Verdict | None:

@@ -5,20 +5,30 @@ that show no structure across the belt, follows the lamp from frame to frame, an
 differs from it along the belt is a part. Belt speed, part order and gaps play no role.
 """
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
+from pipeline.errors import ConfigError
 from pipeline.plugins import Options as BaseOptions
 from pipeline.types import Box, Frame, Image, Sighting
 
 Cells = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 ABSORB = 0.02
 """Share by which an empty cell of the belt picture moves to what is seen, per frame."""
+
+STILL_EMPTY = 0.2
+"""Share of the cells that were empty a frame ago which, being as before, tell that the lamp is."""
+
+EDGE_SHARE = 0.05
+"""Share of a part's length that must differ in a row of pixels for the part to reach there."""
 
 
 class Options(BaseOptions):
@@ -36,13 +46,19 @@ class Options(BaseOptions):
     """
 
     axis: Literal["x", "y"] = "x"
-    lane: tuple[float, float] = (0.0, 1.0)
-    cell_px: int = 8
-    contrast: float = 6.0
-    fill: float = 0.1
-    min_length: float = 0.05
-    join: float = 0.02
+    lane: tuple[Share, Share] = (0.0, 1.0)
+    cell_px: Annotated[int, Field(ge=1, le=256)] = 8
+    contrast: Annotated[float, Field(gt=0, le=255)] = 6.0
+    fill: Annotated[float, Field(gt=0, le=1)] = 0.1
+    min_length: Share = 0.05
+    join: Share = 0.02
     belt: Literal["dark", "light", "unknown"] = "unknown"
+
+    @model_validator(mode="after")
+    def _lane_has_a_width(self) -> "Options":
+        if self.lane[0] >= self.lane[1]:
+            raise ValueError(f"lane: from ({self.lane[0]}) must lie below to ({self.lane[1]})")
+        return self
 
 
 class Presence:
@@ -70,25 +86,34 @@ class Presence:
     def _cells(self, image: Image) -> Cells:
         """Return mean grey levels of the lane, float32 (across the belt, along the belt)."""
         cell = self._options.cell_px
-        height, width = image.shape[0] // cell, image.shape[1] // cell
-        small = cv2.resize(image, (max(width, 1), max(height, 1)), interpolation=cv2.INTER_AREA)
-        if small.ndim == 3:
-            small = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
-        cells: Cells = small.astype(np.float32)
-        if self._options.axis == "y":
-            cells = cells.T
+        height, width = (side // cell for side in image.shape[:2])
+        if not height or not width:
+            raise ConfigError(
+                f"trigger: a picture of {image.shape[1]} x {image.shape[0]} pixels is smaller than "
+                f"a cell of {cell}; lower trigger.cell_px"
+            )
+        whole = image[: height * cell, : width * cell]
+        small = _grey(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
+        cells = self._turned(small.astype(np.float32))
         return cells[self._lane(cells.shape[0])]
+
+    def _turned(self, picture: Cells) -> Cells:
+        """Return the picture with the direction of travel along its second axis."""
+        return picture if self._options.axis == "x" else picture.T
 
     def _lane(self, across: int) -> slice:
         start, end = self._options.lane
         return slice(int(start * across), max(round(end * across), int(start * across) + 1))
 
     def _follow_the_lamp(self, cells: Cells) -> None:
-        """Take up a change of exposure at once: cells that were empty mostly still are."""
+        """Take up a change of exposure at once: of the cells that were empty, some still are."""
         assert self._belt is not None
-        if self._empty is not None and self._empty.any():
-            change = np.median((cells - self._belt)[:, self._empty])
-            self._belt += np.float32(change)
+        if self._empty is None or not self._empty.any():
+            return
+        change = (cells - self._belt)[:, self._empty]
+        still = np.abs(change) <= self._options.contrast
+        # A lamp moves all of them; parts that came in since the last frame leave some as they were.
+        self._belt += np.median(change[still] if still.mean() >= STILL_EMPTY else change)
 
     def _learn(self, cells: Cells, present: Mask) -> None:
         assert self._belt is not None
@@ -107,17 +132,74 @@ class Presence:
         )
 
     def _sighting(self, differs: Mask, start: int, end: int, image: Image) -> Sighting:
+        """Place a part: its cells first, then each edge to the pixel.
+
+        To the cell alone a part of 640 pixels comes out as 648, and a model made for 640 would see
+        it scaled.
+        """
+        assert self._belt is not None
         cell = self._options.cell_px
         rows = np.flatnonzero(differs[:, start:end].any(axis=1))
-        length = image.shape[1] if self._options.axis == "x" else image.shape[0]
-        offset = self._lane(
-            (image.shape[0] if self._options.axis == "x" else image.shape[1]) // cell
-        ).start
-        low, high = (rows[0] + offset) * cell, (rows[-1] + 1 + offset) * cell
-        first, last = start * cell, min(end * cell, length)
+        low, high = int(rows[0]), int(rows[-1]) + 1
+        turned = image if self._options.axis == "x" else image.swapaxes(0, 1)
+        top = self._lane(turned.shape[0] // cell).start * cell
+        lane = turned[top : top + len(self._belt) * cell]
+        part, belt = _Cut(lane, self._belt, cell), self._options
         whole = start > 0 and end < differs.shape[1]
-        box = (first, low, last, high) if self._options.axis == "x" else (low, first, high, last)
+        x0 = part.edge_along(start, low, high, belt.contrast, belt.fill) if start > 0 else 0
+        x1 = turned.shape[1]
+        if end < differs.shape[1]:
+            x1 = part.edge_along(end, low, high, belt.contrast, belt.fill, far=True)
+        y0 = part.edge_across(low, start, end, belt.contrast)
+        y1 = part.edge_across(high, start, end, belt.contrast, far=True)
+        box = (x0, y0 + top, x1, y1 + top)
+        if self._options.axis == "y":
+            box = (box[1], box[0], box[3], box[2])
         return Sighting(Box(*(float(v) for v in box)), whole)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """The lane in full resolution beside the empty belt in cells; travel along the second axis."""
+
+    lane: Image
+    belt: Cells
+    cell: int
+
+    def edge_along(
+        self, at: int, low: int, high: int, contrast: float, share: float, far: bool = False
+    ) -> int:
+        """Return the pixel along the belt where a part starts (``far``: ends) near cell ``at``."""
+        cell = self.cell
+        strip = self.lane[low * cell : high * cell, max(at - 1, 0) * cell : (at + 1) * cell]
+        mean = _grey(strip).reshape(high - low, cell, -1).mean(axis=1, dtype=np.float32)
+        beside = min(at, self.belt.shape[1] - 1) if far else at - 1
+        differs = np.abs(mean - self.belt[low:high, beside, None]) > contrast
+        return _first(differs.mean(axis=0) >= share, at * cell, cell, far)
+
+    def edge_across(self, at: int, start: int, end: int, contrast: float, far: bool = False) -> int:
+        """Return the pixel across the belt where a part starts (or ends) near cell ``at``."""
+        cell = self.cell
+        strip = self.lane[max(at - 1, 0) * cell : (at + 1) * cell, start * cell : end * cell]
+        mean = (
+            _grey(strip).reshape(strip.shape[0], end - start, cell).mean(axis=2, dtype=np.float32)
+        )
+        beside = min(at, len(self.belt) - 1) if far else max(at - 1, 0)
+        differs = np.abs(mean - self.belt[beside, start:end]) > contrast
+        return _first(differs.mean(axis=1) >= EDGE_SHARE, at * cell, cell, far)
+
+
+def _first(present: Mask, coarse: int, cell: int, far: bool) -> int:
+    """Return the pixel of the first (``far``: last) slice that shows the part, else ``coarse``."""
+    slices = np.flatnonzero(present)
+    if len(slices) == 0:
+        return coarse
+    begin = max(coarse - cell, 0)
+    return begin + int(slices[-1]) + 1 if far else begin + int(slices[0])
+
+
+def _grey(image: Image) -> Image:
+    return image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
 
 
 def _belt_profile(cells: Cells, belt: str) -> Cells:

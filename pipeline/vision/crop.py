@@ -4,6 +4,9 @@ import math
 
 from pipeline.types import Box, Image
 
+SLACK_PX = 4
+"""A part's box may be this much too large; scaling it down would blur what needs no scaling."""
+
 
 def window_at(image: Image, box: Box, height: int, width: int) -> tuple[Image, tuple[int, int]]:
     """Cut a window centred on a part, clipped to the frame.
@@ -20,7 +23,7 @@ def window_at(image: Image, box: Box, height: int, width: int) -> tuple[Image, t
         A view of the image (no copy; empty if the box lies outside the frame), and its upper left
         corner (x, y) in pixels of the image.
     """
-    if box.width > width or box.height > height:
+    if box.width > width + SLACK_PX or box.height > height + SLACK_PX:
         x0, x1 = math.floor(box.x0), math.ceil(box.x1)
         y0, y1 = math.floor(box.y0), math.ceil(box.y1)
     else:

@@ -140,9 +140,16 @@ def test_real_runtimes_agree(tmp_path: Path) -> None:
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_openvino_states_the_precision_in_use(model: Path) -> None:
-    name = create("openvino", model, precision="bf16").name
-    assert name in {"openvino/CPU/bf16", "openvino/CPU/f32"}
+@pytest.mark.parametrize("precision", ["f32", "bf16", "f16"])
+def test_openvino_computes_in_the_precision_asked_for_or_not_at_all(
+    precision: str, model: Path
+) -> None:
+    try:
+        name = create("openvino", model, precision=precision).name
+    except ModelError as error:
+        assert f"not in {precision} as asked" in str(error)
+    else:
+        assert name == f"openvino/CPU/{precision}"
 
 
 @pytest.mark.parametrize(("kind", "device"), [("onnx", "tensorrt"), ("openvino", "NPU")])
@@ -232,6 +239,12 @@ def test_weights_outside_the_hashed_file_are_refused(kind: str, tmp_path: Path) 
     )
     with pytest.raises(ModelError, match="cannot load it"):
         create(kind, file)
+
+
+def test_openvino_chooses_a_device_itself_if_told_to(model: Path) -> None:
+    runtime = create("openvino", model, device="AUTO")
+    assert runtime.name.startswith("openvino/")
+    assert runtime.infer(picture(0))[0].shape == (1, 2, 6)
 
 
 def test_openvino_reads_its_own_format(tmp_path: Path, model: Path) -> None:

@@ -1,0 +1,1 @@
+"""One suite for each protocol, which every plugin of the family passes."""

@@ -145,10 +145,13 @@ class Inspector:
         if case.decided or sighting is None or not sighting.whole or entered is None:
             return
         start, end = self._tracker.span(sighting.box)
-        if len(case.views) < self._views and abs((start + end) / 2 - entered) >= case.next_view_px:
+        moved = abs((start + end) / 2 - entered)
+        if len(case.views) < self._views and moved >= case.next_view_px:
             line = self._line(frame)
             way = self._length(frame) - (end - start) if line is None else abs(line - entered)
-            case.next_view_px += way / self._views
+            step = max(way / self._views, 1.0)
+            # Views that a fast part has missed are not made up for: they would show one place twice.
+            case.next_view_px = (moved // step + 1) * step
             self._add_view(case, frame, sighting.box)
 
     def _add_view(self, case: _Case, frame: Frame, box: Box) -> None:
@@ -166,7 +169,8 @@ class Inspector:
             leaving = track.sighting is None or not track.sighting.whole
             return leaving or len(self._cases[track.part.id].views) >= self._views
         start, end = self._tracker.span(track.part.box)
-        return (track.entered - line) * ((start + end) / 2 - line) <= 0
+        # Not "has crossed": a fast part may be past the line when it is first seen whole.
+        return ((start + end) / 2 - line) * self._tracker.direction > 0
 
     def _length(self, frame: Frame) -> int:
         return int(frame.image.shape[1 if self._trigger.axis == "x" else 0])

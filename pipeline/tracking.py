@@ -16,6 +16,9 @@ LEARNING = 0.5
 """Share by which the speed follows what a frame shows. At 0.3 it lagged 3 frames behind a belt
 that brakes, which is too far for parts that move by their own length per frame."""
 
+STANDING = 0.1
+"""Share of its highest speed below which a belt is taken to stand."""
+
 
 @dataclass(frozen=True, slots=True)
 class Track:
@@ -64,6 +67,16 @@ class BeltTracker:
     def span(self, box: Box) -> Span:
         """Return where a box starts and ends along the belt, pixels."""
         return (box.x0, box.x1) if self._axis == "x" else (box.y0, box.y1)
+
+    @property
+    def direction(self) -> int:
+        """Return 1 or -1 as the belt moves to larger or smaller pixels, 0 while that is not clear.
+
+        A belt that stands seems to move by the noise of its edges: that tells no direction.
+        """
+        if self._speed_px * self._fastest_px <= STANDING * self._fastest_px**2:
+            return 0
+        return 1 if self._speed_px > 0 else -1
 
     def follow(self, frame: Frame, sightings: Sequence[Sighting]) -> Followed:
         """Match the sightings of the next frame with the parts known so far."""

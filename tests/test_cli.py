@@ -1,4 +1,4 @@
-"""The command line as a person meets it: one line for each mistake, and an exit code that means it."""
+"""The command line as a person meets it: one line for a mistake, and exit codes that mean it."""
 
 import json
 import os

@@ -110,8 +110,10 @@ def assert_found(sightings: tuple[Sighting, ...], look: Look, way: int, axis: st
         assert np.abs(np.subtract(here, there)).max() <= CELL, f"way {way}: {here} seen at {there}"
 
 
-@pytest.mark.parametrize("axis", ["x", "y"])
-@pytest.mark.parametrize("name", LOOKS)
+@pytest.mark.parametrize(
+    ("name", "axis"),
+    [*((name, "x") for name in LOOKS), ("dark parts", "y"), ("colour", "y"), ("texture", "y")],
+)
 def test_every_part_is_seen_where_it_is_and_followed_as_one(name: str, axis: str) -> None:
     look = LOOKS[name]
     trigger = Presence(Options(axis="x" if axis == "x" else "y"))

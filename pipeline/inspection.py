@@ -150,7 +150,7 @@ class Inspector:
             line = self._line(frame)
             way = self._length(frame) - (end - start) if line is None else abs(line - entered)
             step = max(way / self._views, 1.0)
-            # Views that a fast part has missed are not made up for: they would show one place twice.
+            # Views that a fast part missed are not made up for: they would show one place twice.
             case.next_view_px = (moved // step + 1) * step
             self._add_view(case, frame, sighting.box)
 

@@ -70,7 +70,7 @@ class SpotDetector:
         before: called before every look.
     """
 
-    labels = ("dent", "scratch")
+    labels: tuple[str, ...] = ("dent", "scratch")
 
     def __init__(
         self, fail_at: int | None = None, before: Callable[[], None] = lambda: None

@@ -104,7 +104,7 @@ def test_a_belt_that_gathers_speed_up_to_nearly_one_pitch_per_frame() -> None:
     assert_one_id_each(ids(belt, speeds))
 
 
-SPEED_CHANGES = {
+SPEED_CHANGES: dict[str, Sequence[float]] = {
     "stops at once and starts again": [30] * 30 + [0] * 20 + [30] * 30,
     "stops for long": [40] * 20 + [0] * 200 + [40] * 20,
     "creeps": [0.5] * 300,

@@ -24,8 +24,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 ABSORB = 0.02
 """Share by which an empty cell of the belt picture moves to what is seen, per frame."""
 
-STILL_EMPTY = 0.2
-"""Share of the cells that were empty a frame ago which, being as before, tell that the lamp is."""
+BLIND_FRAMES = 30
+"""Frames without an empty slice after which the belt is learned anew: the light changed unseen."""
 
 EDGE_SHARE = 0.05
 """Share of a part's length that must differ in a row of pixels for the part to reach there."""
@@ -70,14 +70,16 @@ class Presence:
         self._options = options
         self.axis = options.axis
         self._belt: Cells | None = None
-        self._empty: Mask | None = None
+        self._empty: Mask = np.zeros(0, np.bool_)
+        self._seq = 0
+        self._blind = 0
 
     def sightings(self, frame: Frame) -> tuple[Sighting, ...]:
         cells = self._cells(frame.image)
         if self._belt is None or self._belt.shape != cells.shape:
             self._belt = _belt_profile(cells, self._options.belt)
-            self._empty = None
-        self._follow_the_lamp(cells)
+            self._empty, self._blind = np.zeros(cells.shape[1], np.bool_), 0
+        self._follow_the_lamp(cells, frame.seq)
         differs = np.abs(cells - self._belt) > self._options.contrast
         present = differs.mean(axis=0) >= self._options.fill
         self._learn(cells, present)
@@ -105,15 +107,26 @@ class Presence:
         start, end = self._options.lane
         return slice(int(start * across), max(round(end * across), int(start * across) + 1))
 
-    def _follow_the_lamp(self, cells: Cells) -> None:
-        """Take up a change of exposure at once: of the cells that were empty, some still are."""
+    def _follow_the_lamp(self, cells: Cells, seq: int) -> None:
+        """Take up a change of light at once; where nothing looks empty for long, learn anew."""
         assert self._belt is not None
-        if self._empty is None or not self._empty.any():
-            return
-        change = (cells - self._belt)[:, self._empty]
-        still = np.abs(change) <= self._options.contrast
-        # A lamp moves all of them; parts that came in since the last frame leave some as they were.
-        self._belt += np.median(change[still] if still.mean() >= STILL_EMPTY else change)
+        belts = [self._belt]
+        if seq - self._seq == 1 and self._empty.any():
+            # A lamp moves all that was empty a frame ago. After lost frames a part may lie there.
+            belts.append(self._belt + np.median((cells - self._belt)[:, self._empty]))
+        if self._blind >= BLIND_FRAMES:
+            belts.append(_belt_profile(cells, self._options.belt))
+        belt = max(belts, key=lambda b: int(self._looks_empty(cells, b).sum()))
+        empty = self._looks_empty(cells, belt)
+        self._blind = 0 if empty.any() else self._blind + 1
+        if empty.any():
+            belt = belt + np.median((cells - belt)[:, empty])
+        self._belt, self._seq = belt.astype(np.float32), seq
+
+    def _looks_empty(self, cells: Cells, belt: Cells) -> Mask:
+        """Return which slices across the belt show no part, bool (along the belt,)."""
+        differs = np.abs(cells - belt) > self._options.contrast
+        return np.asarray(differs.mean(axis=0) < self._options.fill)
 
     def _learn(self, cells: Cells, present: Mask) -> None:
         assert self._belt is not None
@@ -139,7 +152,8 @@ class Presence:
         """
         assert self._belt is not None
         cell = self._options.cell_px
-        rows = np.flatnonzero(differs[:, start:end].any(axis=1))
+        shown = differs[:, start:end].mean(axis=1)
+        rows = np.flatnonzero(shown >= min(EDGE_SHARE, shown.max()))
         low, high = int(rows[0]), int(rows[-1]) + 1
         turned = image if self._options.axis == "x" else image.swapaxes(0, 1)
         top = self._lane(turned.shape[0] // cell).start * cell

@@ -31,10 +31,8 @@ ConfigPath = Annotated[Path, AfterValidator(_from_the_station_file)]
 
 def kinds(family: str) -> tuple[str, ...]:
     """Return the names of all kinds of a family, built in and installed, sorted."""
-    package = importlib.import_module(f"pipeline.{family}")
-    built_in = {m.name for m in pkgutil.iter_modules(package.__path__) if m.name[0] != "_"}
     installed = {point.name for point in entry_points(group=f"lineguard.{family}")}
-    return tuple(sorted(built_in | installed))
+    return tuple(sorted(_built_in(family) | installed))
 
 
 def load(family: str, kind: str) -> Any:
@@ -46,12 +44,18 @@ def load(family: str, kind: str) -> Any:
     Raises:
         ConfigError: there is no such kind, or an installed one cannot be imported.
     """
+    # What is built in wins: no other package can take the place of a camera or an output.
+    if kind in _built_in(family):
+        return importlib.import_module(f"pipeline.{family}.{kind}")
     for point in entry_points(group=f"lineguard.{family}", name=kind):
         return _loaded(point)
-    if kind not in kinds(family):
-        known = ", ".join(kinds(family))
-        raise ConfigError(f"{family}: there is no kind '{kind}'; use one of: {known}")
-    return importlib.import_module(f"pipeline.{family}.{kind}")
+    known = ", ".join(kinds(family))
+    raise ConfigError(f"{family}: there is no kind '{kind}'; use one of: {known}")
+
+
+def _built_in(family: str) -> set[str]:
+    package = importlib.import_module(f"pipeline.{family}")
+    return {m.name for m in pkgutil.iter_modules(package.__path__) if m.name[0] != "_"}
 
 
 def _loaded(point: EntryPoint) -> Any:

@@ -20,6 +20,7 @@ from pipeline.errors import CameraError, LineguardError, OutputError, PublishErr
 from pipeline.handoff import Handoff
 from pipeline.outputs import Output
 from pipeline.publishers import Publisher
+from pipeline.readiness import RECEIVER, Readiness
 from pipeline.records import Identity, Link, StoredPicture, record_of
 from pipeline.types import Frame, Inspection, Record
 
@@ -143,9 +144,9 @@ class Station:
         self._stopping = threading.Event()
         self._kept = threading.Event()
         self._all_kept = threading.Event()
-        self._faults: dict[str, str] = {}
-        self._phase = self._state = "starting"
-        self._state_lock = threading.RLock()
+        self._readiness = Readiness(
+            self._outputs, [p for p, _ in self._outboxes.values()], clock, identity.run, self._fail
+        )
 
     def run(self) -> Tally:
         """Run until the camera has no more frames or ``stop`` is called; then bring all home.
@@ -188,8 +189,7 @@ class Station:
     @property
     def faults(self) -> dict[str, str]:
         """What is at fault now, by part of the station."""
-        with self._state_lock:
-            return dict(self._faults)
+        return self._readiness.faults
 
     # -- threads ------------------------------------------------------------------------------
 
@@ -209,7 +209,7 @@ class Station:
                     return
                 if not self._camera.live:
                     raise
-                self._set_fault("camera", str(error))
+                self._readiness.fault("camera", str(error))
                 self._offer(Gap(f"camera lost: {error}"))
                 self.tally.reopened += 1
                 self._stopping.wait(wait_s)
@@ -220,9 +220,7 @@ class Station:
         if last_seq is not None:
             self.tally.lost_exposures += max(frame.seq - last_seq - 1, 0)
         self._offer(frame)
-        if self._phase == "starting" or "camera" in self._faults:
-            self._phase = "seeing"
-            self._clear("camera")
+        self._readiness.seen()
         return frame.seq
 
     def _offer(self, item: Frame | Gap) -> None:
@@ -233,7 +231,7 @@ class Station:
     def _end_capture(self) -> None:
         """Drop ready before the last frames are looked at: what passes from now on is not seen."""
         self._frames.close()
-        self._enter("stopping")
+        self._readiness.enter("stopping")
 
     def _inspect(self) -> None:
         for item in self._frames:
@@ -331,10 +329,10 @@ class Station:
             if not confirmed:
                 raise PublishError(f"{name}: none of {len(records)} records was confirmed")
         except PublishError as error:
-            self._set_fault(f"publisher {name}", str(error))
+            self._readiness.fault(RECEIVER + name, str(error))
             return False
         outbox.confirm(confirmed)
-        self._clear(f"publisher {name}")
+        self._readiness.clear(RECEIVER + name)
         return True
 
     # -- state --------------------------------------------------------------------------------
@@ -363,71 +361,12 @@ class Station:
             self._fail(LineguardError(f"internal error: {error!r}; please report it"))
 
     def _fail(self, error: LineguardError) -> None:
-        with self._state_lock:
-            self.fault = self.fault or error
+        self.fault = self.fault or error
         try:
             # Whoever called ``run`` is told: a warning as well would say it twice.
-            self._set_fault(threading.current_thread().name, str(error), logging.INFO)
+            self._readiness.fault(threading.current_thread().name, str(error), logging.INFO)
         finally:
             self.stop()
-
-    def _set_fault(self, part: str, reason: str, level: int = logging.WARNING) -> None:
-        with self._state_lock:
-            known = part in self._faults
-            self._faults[part] = reason
-        if not known:
-            log.log(level, "%s: %s", part, reason)
-            self._judge_state()
-
-    def _clear(self, part: str) -> None:
-        with self._state_lock:
-            was = self._faults.pop(part, None)
-        if was is not None:
-            log.info("%s: well again", part)
-        self._judge_state()
-
-    def _enter(self, phase: str) -> None:
-        self._phase = phase
-        self._judge_state()
-
-    def _judge_state(self) -> None:
-        """Tell everybody the state if it has changed.
-
-        Judging and telling are one step: else a thread that judged before a fault could tell
-        "ready" after it.
-        """
-        with self._state_lock:
-            state = self._state_due()
-            failed = self._change_state(state) if state != self._state else ()
-        for error in failed:
-            self._fail(error)
-
-    def _state_due(self) -> str:
-        """Be ready only while frames come and nothing that a verdict needs is at fault."""
-        if self._phase == "stopped":
-            return "stopped"
-        if any(not part.startswith("publisher ") for part in self._faults):
-            return "not ready"
-        if self._phase != "seeing":
-            return self._phase
-        return "degraded" if self._faults else "ready"
-
-    def _change_state(self, state: str) -> tuple[OutputError, ...]:
-        """Tell outputs and receivers the new state; return the errors of outputs."""
-        log.info("state: %s -> %s", self._state, state)
-        self._state = state
-        is_ready = state in ("ready", "degraded")
-        failed = tuple(e for output in self._outputs if (e := _told(output, is_ready)))
-        told = {
-            "state": state,
-            "ready": is_ready,
-            "faults": dict(self._faults),
-            "run": self._identity.run,
-            "time": self._clock.wall().isoformat(),
-        }
-        for publisher, _ in self._outboxes.values():
-            publisher.state(told)
-        return failed
 
     def _close(self) -> None:
         """Let go of everything, also of what comes after something that fails to close."""
@@ -440,16 +379,7 @@ class Station:
             for output in self._outputs:
                 stack.callback(output.close)
             stack.callback(self._camera.close)
-            stack.callback(self._enter, "stopped")
+            stack.callback(self._readiness.enter, "stopped")
 
     def _count_undelivered(self, name: str, outbox: Waits) -> None:
         self.undelivered[name] = outbox.count()
-
-
-def _told(output: Output, is_ready: bool) -> OutputError | None:
-    """Tell an output; return its error instead of raising it, so that the others are told too."""
-    try:
-        output.ready(is_ready)
-    except OutputError as error:
-        return error
-    return None

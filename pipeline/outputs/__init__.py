@@ -19,7 +19,13 @@ class Output(Protocol):
         """
 
     def ready(self, is_ready: bool) -> None:
-        """Tell the line whether verdicts can be trusted; False must let no part through as good."""
+        """Tell the line whether verdicts can be trusted; False must let no part through as good.
+
+        Any thread of the station may call it.
+
+        Raises:
+            OutputError: the line could not be told.
+        """
 
     def close(self) -> None:
         """Go to the safe position and let go of the device; may be called twice."""

@@ -17,13 +17,12 @@ MAX_GOLDEN_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class GoldenPart:
-    """What a replay must repeat: the frames that show a part, its verdict, its defects' classes."""
+    """What a replay must repeat: the frames that show a part, and its verdict."""
 
     part: int
     verdict: str
     first_frame: int
     last_frame: int
-    defects: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,6 @@ def golden_parts(records: Sequence[Record]) -> tuple[GoldenPart, ...]:
             r.verdict.value,
             r.first_frame,
             r.last_frame,
-            tuple(sorted(d.label for d in r.defects)),
         )
         for r in records
     )
@@ -139,5 +137,4 @@ def _golden_part(row: dict[str, Any]) -> GoldenPart:
         str(row["verdict"]),
         int(row["first_frame"]),
         int(row["last_frame"]),
-        tuple(str(label) for label in row["defects"]),
     )

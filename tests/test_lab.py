@@ -1,0 +1,118 @@
+"""The lab's way from pictures to a bundle that ships, on a data set small enough for a test."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.bundle import open_bundle
+from pipeline.errors import ConfigError, MissingExtra
+from pipeline.lab import datasets, synth, torch_env, train
+from pipeline.lab.card import CARD
+from pipeline.lab.release import release
+
+LABELS = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
+SIZE = 160
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the data.yaml of a few drawn boards, its test part being its val."""
+    folder = tmp_path_factory.mktemp("data") / "drawn"
+    file = synth.write_dataset(folder, images=10, seed=1, size=SIZE, val_share=0.3)
+    page = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(page | {"test": page["val"]}))
+    return file
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a recipe that trains for seconds."""
+    page = {
+        "bundle": {"name": "tiny", "version": "0", "size": [SIZE, SIZE]},
+        "model": "yolo26n.yaml",
+        "settings": {"imgsz": SIZE, "batch": 4, "epochs": 1, "seed": 1, "optimizer": "AdamW"},
+    }
+    file = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    file.write_text(yaml.safe_dump(page))
+    return file
+
+
+def test_trained_weights_become_a_bundle_with_figures_and_a_card(
+    drawn: Path, recipe: Path, tmp_path: Path
+) -> None:
+    try:
+        torch_env.prepare()
+    except MissingExtra as error:
+        pytest.skip(str(error))
+    epochs: list[int] = []
+    done = train.train(
+        train.read_recipe(recipe),
+        drawn,
+        tmp_path / "run",
+        on_epoch=lambda epoch, of, figures: epochs.append(epoch),
+    )
+    assert done.weights.is_file()
+    assert epochs[:1] == [1]
+    out = tmp_path / "bundle"
+    made = release(done.weights, recipe, drawn, out)
+    bundle = open_bundle(out)
+    assert bundle.manifest.labels == LABELS
+    assert bundle.manifest.made_with["data_sha256"] == done.made_with["data_sha256"]
+    assert list(bundle.manifest.metrics) == list(made.metrics) == ["drawn/test"]
+    assert "AGPL-3.0" in bundle.manifest.licence
+    assert "drawn/test" in (out / CARD).read_text()
+    for artefact in bundle.manifest.artefacts.values():
+        assert bundle.checked_file(artefact).is_file()
+
+
+def test_the_hash_of_a_data_set_changes_with_one_label(drawn: Path) -> None:
+    pictures = datasets.read_dataset(drawn).pictures("train")
+    before = train.data_hash(pictures)
+    labels = datasets.label_file(pictures[0])
+    text = labels.read_text()
+    labels.write_text(text + "0 0.5 0.5 0.1 0.1\n")
+    after = train.data_hash(pictures)
+    labels.write_text(text)
+    assert before != after
+    assert before == train.data_hash(pictures)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[]", "lacks"), ("model: x", "settings"), ("a: [", "not a readable")],
+)
+def test_a_recipe_that_is_none_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        train.read_recipe(file)
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [("names: [a]", "no part"), ("- a", "not a YOLO"), ("train: x", "not a YOLO")],
+)
+def test_a_page_that_is_no_data_set_is_refused(tmp_path: Path, page: str, said: str) -> None:
+    file = tmp_path / "data.yaml"
+    file.write_text(page)
+    with pytest.raises(ConfigError, match=said):
+        datasets.read_dataset(file).pictures("val")
+
+
+def test_a_label_row_that_is_no_box_is_named(tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5\n")
+    with pytest.raises(ConfigError, match=r"a\.txt"):
+        datasets.true_boxes(tmp_path / "images" / "a.png", 10, 10)
+
+
+def test_the_shipped_card_is_the_one_of_its_manifest() -> None:
+    from pipeline.lab.card import card
+    from pipeline.shipped import shipped
+
+    for manifest in shipped("models").glob("*/manifest.json"):
+        bundle = open_bundle(manifest.parent)
+        assert (manifest.parent / CARD).read_text() == card(bundle)
+        assert json.loads(manifest.read_text())["metrics"]

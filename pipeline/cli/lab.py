@@ -135,7 +135,8 @@ def evaluate(
     """Measure a bundle through the station's own detector and rules.
 
     JSON keys: set, pictures, map50, map50_95, per_class.LABEL.ap50|ap50_95|recall, escapes,
-    overkill, false_alarm_rate, unsure, bundle, runtime; a share is count, of, share, interval.
+    overkill, false_alarms, unsure, false_alarm_rate, bundle, runtime; a share is count, of,
+    share, interval.
     """
     from pipeline.lab.datasets import read_dataset
 
@@ -154,7 +155,7 @@ def evaluate(
     people = said_to_people(json)
     people.print(_class_table(figures))
     people.print(f"mAP50 {figures['map50']:.4f}   mAP50-95 {figures['map50_95']:.4f}", style="bold")
-    for name in ("escapes", "overkill", "false_alarm_rate", "unsure"):
+    for name in ("escapes", "overkill", "false_alarms", "unsure"):
         share = Share(figures[name]["count"], figures[name]["of"])
         people.print(f"{name.replace('_', ' '):<17} {share}")
     write_json(figures, json)

@@ -45,7 +45,7 @@ def _metrics(name: str, figures: dict[str, Any]) -> str:
     rows.append(("all", _number(figures["map50"]), _number(figures["map50_95"]), ""))
     shares = [
         (key.replace("_", " "), _share(figures[key]))
-        for key in ("escapes", "overkill", "false_alarm_rate", "unsure")
+        for key in ("escapes", "overkill", "false_alarms", "unsure")
     ]
     return (
         _table(

@@ -151,13 +151,15 @@ def evaluate(
     bad = [verdict for item, verdict in judged if len(item.true)]
     fine = [verdict for item, verdict in judged if not len(item.true)]
     fine += verdicts(free, rulebook, labels)
+    alarms = Share(len(fine) - fine.count(Verdict.PASS), len(fine))
     return {
         "set": f"{dataset.file.parent.name}/{part}",
         "pictures": len(looked) + len(free),
         **figures,
         "escapes": Share(bad.count(Verdict.PASS), len(bad)).as_dict(),
         "overkill": Share(fine.count(Verdict.FAIL), len(fine)).as_dict(),
-        "false_alarm_rate": Share(len(fine) - fine.count(Verdict.PASS), len(fine)).as_dict(),
+        "false_alarms": alarms.as_dict(),
+        "false_alarm_rate": alarms.value,
         "unsure": Share((bad + fine).count(Verdict.UNSURE), len(bad) + len(fine)).as_dict(),
     }
 

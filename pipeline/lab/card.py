@@ -58,13 +58,14 @@ def _metrics(name: str, figures: dict[str, Any]) -> str:
     )
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _flat(values: dict[Any, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows = []
     for key, value in values.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{key}.")
+        inner = dict(enumerate(value, 1)) if isinstance(value, list) else value
+        if isinstance(inner, dict):
+            rows += _flat(inner, f"{prefix}{key}.")
         else:
-            rows.append((prefix + key, str(value)))
+            rows.append((f"{prefix}{key}", str(value)))
     return rows
 
 

@@ -21,11 +21,13 @@ class Dataset:
 
     Attributes:
         file: its data.yaml.
+        name: of the folder that holds its pictures.
         labels: class names in order.
         parts: what each part (train, val, test) names: a folder or a list of pictures.
     """
 
     file: Path
+    name: str
     labels: tuple[str, ...]
     parts: dict[str, Path]
 
@@ -64,7 +66,7 @@ def read_dataset(file: Path) -> Dataset:
         raise ConfigError(f"{file}: {error.strerror}; name the data.yaml of a data set") from error
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file}: not a YOLO data set: {error!r}") from error
-    return Dataset(file, labels, parts)
+    return Dataset(file, base.resolve().name, labels, parts)
 
 
 def pictures_of(folder: Path) -> tuple[Path, ...]:

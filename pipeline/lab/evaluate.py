@@ -153,7 +153,7 @@ def evaluate(
     fine += verdicts(free, rulebook, labels)
     alarms = Share(len(fine) - fine.count(Verdict.PASS), len(fine))
     return {
-        "set": f"{dataset.file.parent.name}/{part}",
+        "set": f"{dataset.name}/{part}",
         "pictures": len(looked) + len(free),
         **figures,
         "escapes": Share(bad.count(Verdict.PASS), len(bad)).as_dict(),

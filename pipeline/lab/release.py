@@ -98,4 +98,6 @@ def _rewrite(out: Path, manifest: Manifest, **changes: Any) -> None:
 
 def _made_with(weights: Path) -> dict[str, Any]:
     file = weights.parent.parent / "made_with.json"
-    return dict(json.loads(file.read_text())) if file.is_file() else {}
+    made = dict(json.loads(file.read_text())) if file.is_file() else {}
+    made.get("recipe", {}).pop("bundle", None)  # the manifest says it already
+    return made

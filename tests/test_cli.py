@@ -184,8 +184,18 @@ def test_nothing_is_written_into_the_home(tmp_path: Path) -> None:
     assert list(home.rglob("*")) == []
 
 
+def test_bench_sets_the_detector_against_the_bare_runtime_in_one_run(tmp_path: Path) -> None:
+    done = lineguard("bench", "--pictures", 1, "--json", "-", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    for side in (figures["raw_ms"], figures["detect_ms"]):
+        assert 0 < side["min"] <= side["median"] <= side["max"]
+    assert figures["detect_over_raw"] > 0
+    assert figures["runtime"] == "onnx/cpu"
+
+
 def test_every_command_teaches_itself(tmp_path: Path) -> None:
-    for command in ("demo", "run", "replay", "doctor", "models", "config", "lab"):
+    for command in ("demo", "run", "replay", "doctor", "bench", "models", "config", "lab"):
         done = lineguard(command, "--help", home=tmp_path)
         assert done.returncode == 0
         assert "Usage" in done.stdout

@@ -8,7 +8,14 @@ from rich.table import Table
 
 from pipeline import plugins
 from pipeline.bundle import open_bundle
-from pipeline.cli.output import JsonFile, Rate, console, error_console, said_to_people, write_json
+from pipeline.cli.output import (
+    Counted,
+    JsonFile,
+    console,
+    error_console,
+    said_to_people,
+    write_json,
+)
 from pipeline.detector import open_detector
 from pipeline.lab import evaluate as evaluation
 from pipeline.lab import synth as drawing
@@ -30,7 +37,7 @@ def dataset(
     seed: Seed = 0,
 ) -> None:
     """Write a YOLO data set of drawn boards."""
-    with _Counted("drawing", "pictures") as shown:
+    with Counted("drawing", "pictures") as shown:
         file = drawing.write_dataset(
             out, images=images, good_share=good_share, seed=seed, progress=shown.progress
         )
@@ -44,7 +51,7 @@ def onto(
     seed: Seed = 0,
 ) -> None:
     """Add drawn defects to real boards, beside those they have."""
-    with _Counted("drawing", "pictures") as shown:
+    with Counted("drawing", "pictures") as shown:
         file = drawing.add_defects_to(source, out, seed=seed, progress=shown.progress)
     console.print(f"{file}")
 
@@ -56,7 +63,7 @@ def line(
     seed: Seed = 0,
 ) -> None:
     """Write a video of boards on a belt, with its truth and geometry beside it."""
-    with _Counted("filming", "frames") as shown:
+    with Counted("filming", "frames") as shown:
         file = drawing.write_line_video(out, boards=boards, seed=seed, progress=shown.progress)
     console.print(f"{file}")
 
@@ -113,7 +120,7 @@ def export(
     """
     from pipeline.lab.release import release  # torch loads for seconds
 
-    with _Counted("export", "pictures") as shown:
+    with Counted("export", "pictures") as shown:
         done = release(weights, recipe, data, out, good, shown.progress)
     people = said_to_people(json)
     people.print(f"{out}: {done.parity}")
@@ -143,7 +150,7 @@ def evaluate(
     opened = open_bundle(bundle)
     options = plugins.load("runtimes", runtime).Options()
     detector = open_detector(opened, runtime, options, artefact, min_score=evaluation.LEAST_SCORE)
-    with _Counted("evaluate", "pictures") as shown:
+    with Counted("evaluate", "pictures") as shown:
         figures = evaluation.evaluate(
             opened, read_dataset(data), part, detector, good, shown.progress
         )
@@ -171,19 +178,3 @@ def _class_table(figures: dict[str, Any]) -> Table:
 
 def _three(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-class _Counted(Rate):
-    """A bar for functions that report (done, total)."""
-
-    def __init__(self, description: str, unit: str) -> None:
-        super().__init__(description, unit)
-        self._done = 0
-        self._total: int | None = None
-
-    def progress(self, done: int, total: int) -> None:
-        """Take a report."""
-        self._done = done
-        if total != self._total:
-            self._total = total
-            self.watch(lambda: self._done, total)

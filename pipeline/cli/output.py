@@ -117,3 +117,19 @@ class Rate:
             count = self._count()
             rate = count / max(time.monotonic() - self._started, 1e-3)
             self._bar.update(self._task, completed=count, rate=rate)
+
+
+class Counted(Rate):
+    """A bar for functions that report (done, total)."""
+
+    def __init__(self, description: str, unit: str) -> None:
+        super().__init__(description, unit)
+        self._done = 0
+        self._total: int | None = None
+
+    def progress(self, done: int, total: int) -> None:
+        """Take a report."""
+        self._done = done
+        if total != self._total:
+            self._total = total
+            self.watch(lambda: self._done, total)

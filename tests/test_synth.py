@@ -1,6 +1,7 @@
 """The synthetic boards: what is drawn is good, what is damaged keeps its promise, truth is true."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,10 @@ from pipeline.errors import ConfigError
 from pipeline.lab.synth import add_defects_to, write_dataset, write_line_video
 from pipeline.synth.board import MIN_HOLE_PX, MIN_ISLAND_PX, Board, draw_board
 from pipeline.synth.defects import KINDS, Defect, add_defect, damage
+from pipeline.synth.layouts import STYLE_SHARES, STYLES
 from pipeline.synth.line import BeltScene, BeltSetup
 from pipeline.synth.optics import BINARY, FAMILIES, photograph, random_look
+from pipeline.synth.sheet import Disc, Line, Sheet
 
 Mask = NDArray[np.bool_]
 SEEDS = range(6)
@@ -69,6 +72,40 @@ def test_a_good_board_has_no_near_touch(boards: list[Board]) -> None:
     for board in boards:
         grown = cv2.dilate(board.copper.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
         assert len(pieces(grown)) == len(pieces(board.copper))
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_style_lays_copper_that_keeps_its_clearance(style: Callable[[Sheet], None]) -> None:
+    sheet = next(s for s in (laid_out(style, seed) for seed in range(20)) if s.copper.any())
+    apart = cv2.dilate(sheet.copper, np.ones((5, 5), np.uint8)) > 0
+    assert len(pieces(apart)) == len(pieces(sheet.copper > 0))
+
+
+def laid_out(style: Callable[[Sheet], None], seed: int) -> Sheet:
+    sheet = Sheet(np.random.default_rng(seed), 640, 12, 12)
+    style(sheet)
+    return sheet
+
+
+def test_the_shares_of_the_styles_add_up_to_one() -> None:
+    assert len(STYLE_SHARES) == len(STYLES)
+    assert sum(STYLE_SHARES) == pytest.approx(1)
+
+
+def test_a_neck_may_touch_the_two_pads_it_joins_and_nothing_else() -> None:
+    sheet = Sheet(np.random.default_rng(0), 320, 10, 12)
+    left, right, between = (Disc((x, 160.0), 20) for x in (60.0, 260.0, 160.0))
+    neck = Line(((60.0, 160.0), (260.0, 160.0)), 8)
+    assert sheet.place([left]) and sheet.place([right])
+    assert not sheet.place([neck], left)
+    assert sheet.place([neck], left, right)
+    assert not sheet.place([between], left, right)
+    assert len(pieces(sheet.copper > 0)) == 1
+
+
+def test_some_good_boards_are_planes_with_slits() -> None:
+    shares = [draw_board(np.random.default_rng((5, seed)), 320).copper.mean() for seed in range(12)]
+    assert max(shares) > 0.5 > min(shares)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

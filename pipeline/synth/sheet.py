@@ -69,16 +69,16 @@ class Sheet:
         self.taken: Canvas = np.zeros((size, size), np.uint8)
         self.drills: list[Disc | Line] = []
 
-    def place(self, shapes: Sequence[Shape], joins: Shape | None = None) -> bool:
-        """Add shapes if they keep their distance; `joins` names the pad that they may touch."""
+    def place(self, shapes: Sequence[Shape], *joins: Shape) -> bool:
+        """Add shapes if they keep their distance; `joins` names the pads that they may touch."""
         fresh = np.zeros_like(self.copper)
         for shape in shapes:
             shape.draw(fresh)
         if not fresh.any():
             return False
         clash = fresh & self.taken
-        if joins is not None:
-            joins.draw(clash, self.gap + 1, 0)
+        for pad in joins:
+            pad.draw(clash, self.gap + 1, 0)
         if clash.any():
             return False
         self.copper |= fresh

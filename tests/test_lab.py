@@ -32,6 +32,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     page = {
         "bundle": {"name": "tiny", "version": "0", "size": [SIZE, SIZE]},
         "model": "yolo26n.yaml",
+        "epoch_mix": [5, 3],
+        "transpose": 0.5,
         "settings": {"imgsz": SIZE, "batch": 4, "epochs": 1, "seed": 1, "optimizer": "AdamW"},
     }
     file = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
@@ -42,6 +44,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_trained_weights_become_a_bundle_with_figures_and_a_card(
     drawn: Path, recipe: Path, tmp_path: Path
 ) -> None:
+    more = synth.write_dataset(tmp_path / "more", images=2, seed=2, size=SIZE, val_share=0)
     try:
         torch_env.prepare()
     except MissingExtra as error:
@@ -49,11 +52,12 @@ def test_trained_weights_become_a_bundle_with_figures_and_a_card(
     epochs: list[int] = []
     done = train.train(
         train.read_recipe(recipe),
-        drawn,
+        [drawn, more],
         tmp_path / "run",
         on_epoch=lambda epoch, of, figures: epochs.append(epoch),
     )
     assert done.weights.is_file()
+    assert done.made_with["pictures"] == [7, 2]
     assert epochs[:1] == [1]
     out = tmp_path / "bundle"
     made = release(done.weights, recipe, drawn, out)
@@ -88,6 +92,20 @@ def test_a_recipe_that_is_none_is_refused(tmp_path: Path, text: str, said: str) 
     file.write_text(text)
     with pytest.raises(ConfigError, match=said):
         train.read_recipe(file)
+
+
+def test_data_sets_of_other_classes_are_not_mixed(
+    drawn: Path, recipe: Path, tmp_path: Path
+) -> None:
+    try:
+        torch_env.prepare()
+    except MissingExtra as error:
+        pytest.skip(str(error))
+    page = yaml.safe_load(drawn.read_text())
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(page | {"names": {0: "scratch"}}))
+    with pytest.raises(ConfigError, match="scratch are not those"):
+        train.train(train.read_recipe(recipe), [drawn, other], tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from pipeline.cli.output import (
     write_json,
 )
 from pipeline.detector import open_detector
+from pipeline.errors import ConfigError
 from pipeline.lab import evaluate as evaluation
 from pipeline.lab import synth as drawing
 from pipeline.quality.intervals import Share
@@ -34,14 +35,34 @@ def dataset(
     out: Out,
     images: Annotated[int, typer.Option(help="Number of pictures.")] = 500,
     good_share: Annotated[float, typer.Option(help="Share of boards without a defect.")] = 0.25,
+    look: Annotated[
+        list[str] | None,
+        typer.Option(help="FAMILY=WEIGHT, repeated: binary, grey, colour. Default: 2, 1, 1."),
+    ] = None,
+    val_share: Annotated[float, typer.Option(help="Share of pictures for validation.")] = 0.1,
     seed: Seed = 0,
 ) -> None:
     """Write a YOLO data set of drawn boards."""
+    looks = drawing.LOOKS if look is None else dict(_weight(text) for text in look)
     with Counted("drawing", "pictures") as shown:
         file = drawing.write_dataset(
-            out, images=images, good_share=good_share, seed=seed, progress=shown.progress
+            out,
+            images=images,
+            good_share=good_share,
+            seed=seed,
+            looks=looks,
+            val_share=val_share,
+            progress=shown.progress,
         )
     console.print(f"{file}: {images} pictures")
+
+
+def _weight(text: str) -> tuple[str, float]:
+    family, _, weight = text.partition("=")
+    try:
+        return family, float(weight)
+    except ValueError:
+        raise ConfigError(f"--look {text}: write FAMILY=WEIGHT, such as binary=1") from None
 
 
 @synth.command()
@@ -70,16 +91,21 @@ def line(
 
 @app.command()
 def train(
-    data: Annotated[Path, typer.Argument(help="data.yaml of a YOLO data set.")],
+    data: Annotated[
+        list[Path], typer.Argument(help="data.yaml of each YOLO data set; val is the first one's.")
+    ],
     recipe: Annotated[Path, typer.Option(help="Training recipe; see configs/lab/.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    start: Annotated[Path | None, typer.Option(help="Weights (.pt) to start from.")] = None,
     hours: Annotated[float | None, typer.Option(help="End within this time.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the run's last checkpoint.")] = False,
     device: Annotated[str, typer.Option(help="cpu, or the number of a CUDA device.")] = "cpu",
     json: JsonFile = None,
 ) -> None:
-    """Train a detector from random weights; a checkpoint is kept after every epoch.
+    """Train a detector; a checkpoint is kept after every epoch.
+
+    It starts from random weights unless --start names others.
 
     JSON keys: weights, made_with.
     """
@@ -95,6 +121,7 @@ def train(
         out,
         hours=hours,
         epochs=epochs,
+        start=start,
         resume=resume,
         device=device,
         on_epoch=on_epoch,

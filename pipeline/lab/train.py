@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import yaml
 
 from pipeline.bundle import sha256_of
 from pipeline.errors import ConfigError
-from pipeline.lab import torch_env
-from pipeline.lab.datasets import label_file, read_dataset
+from pipeline.lab import mixture, torch_env
+from pipeline.lab.datasets import Dataset, label_file, read_dataset
 
 # Effective batch = batch: ultralytics otherwise saves gradients up to 64 pictures, which leaves a
 # small data set with 14 steps an epoch.
@@ -36,7 +36,11 @@ class Trained:
 
 
 def read_recipe(file: Path) -> dict[str, Any]:
-    """Read a training recipe: ``model`` (an ultralytics YAML name), ``settings``, ``bundle``.
+    """Read a training recipe.
+
+    Keys: ``model`` (an ultralytics YAML name), ``settings`` (of ultralytics), ``bundle``,
+    ``epoch_mix`` (pictures of each data set in one epoch) and ``transpose`` (share of pictures
+    that are mirrored at the diagonal).
 
     Raises:
         ConfigError: the file is not there or lacks a key.
@@ -53,11 +57,12 @@ def read_recipe(file: Path) -> dict[str, Any]:
 
 def train(
     recipe: dict[str, Any],
-    data: Path,
+    data: Sequence[Path],
     out: Path,
     *,
     hours: float | None = None,
     epochs: int | None = None,
+    start: Path | None = None,
     resume: bool = False,
     device: str = "cpu",
     on_epoch: Callable[[int, int, dict[str, float]], None] = lambda epoch, of, figures: None,
@@ -66,34 +71,39 @@ def train(
 
     Args:
         recipe: as ``read_recipe`` returns it.
-        data: data.yaml of a YOLO data set.
+        data: data.yaml of the YOLO data sets, one or more; the first one's val is used.
         out: folder of the run; checkpoints are kept there after every epoch.
         hours: stop after this time, the learning rate ending its way by then; or None.
         epochs: instead of the recipe's.
+        start: weights (.pt) to start from instead of random ones.
         resume: go on from the last checkpoint in ``out``.
         device: ``cpu``, or the number of a CUDA device.
         on_epoch: told (epoch, of, figures) after each epoch.
 
     Raises:
         MissingExtra: the lab extra is not installed.
-        ConfigError: there is no checkpoint to resume from, or the data set is none.
+        ConfigError: there is nothing to resume or start from, a data set is none, or the data sets
+            do not fit each other or the recipe.
     """
-    dataset = read_dataset(data)
-    ultralytics = torch_env.prepare()
+    sets = [read_dataset(file) for file in data]
+    pictures = [dataset.pictures("train") for dataset in sets]
+    counts = mixture.shares(recipe, len(sets))
     last = out / "weights" / "last.pt"
     if resume and not last.is_file():
         raise ConfigError(f"{last}: no checkpoint to resume from; start without --resume")
-    model = ultralytics.YOLO(str(last) if resume else recipe["model"])
+    if start is not None and not start.is_file():
+        raise ConfigError(f"{start}: no weights to start from")
+    ultralytics = torch_env.prepare()
+    settings = _settings(recipe, hours, epochs)
+    model = ultralytics.YOLO(str(last if resume else start or recipe["model"]))
     for event, act in _callbacks(device, on_epoch).items():
         model.add_callback(event, act)
-    settings = dict(recipe["settings"]) | _FIXED
-    settings |= {"epochs": epochs} if epochs else {}
-    settings |= {"time": hours} if hours else {}
-    batch = settings.get("batch", 8)
+    seed = settings.get("seed", 0)
+    transpose = float(recipe.get("transpose", 0.0))
     model.train(
-        data=str(data.resolve()),
+        trainer=mixture.trainer(pictures, counts, transpose, seed),
+        data=str(_written(sets, pictures, out)),
         device=device,
-        nbs=batch,
         resume=resume,
         project=str(out.resolve().parent),
         name=out.name,
@@ -101,15 +111,47 @@ def train(
     )
     made_with = {
         "recipe": recipe,
-        "data_sha256": data_hash(dataset.pictures("train")),
-        "pictures": len(dataset.pictures("train")),
+        "data_sha256": data_hash([file for part in pictures for file in part]),
+        "pictures": [len(part) for part in pictures],
         "hours_asked": hours,
+        "started_from_sha256": sha256_of(start) if start else None,
     }
     (out / "made_with.json").write_text(json.dumps(made_with, indent=1), encoding="utf-8")
     return Trained(last, made_with)
 
 
-def data_hash(pictures: tuple[Path, ...]) -> str:
+def _settings(recipe: dict[str, Any], hours: float | None, epochs: int | None) -> dict[str, Any]:
+    settings = dict(recipe["settings"]) | _FIXED
+    settings |= {"epochs": epochs} if epochs else {}
+    settings |= {"time": hours} if hours else {}
+    return settings | {"nbs": settings.get("batch", 8)}
+
+
+def _written(sets: Sequence[Dataset], pictures: Sequence[Sequence[Path]], out: Path) -> Path:
+    """Write the one data set that all of them make, beside the run; return its data.yaml."""
+    first = sets[0]
+    first.pictures("val")  # named, and not empty
+    for other in sets[1:]:
+        if other.labels != first.labels:
+            raise ConfigError(
+                f"{other.file}: its classes {', '.join(other.labels)} are not those of "
+                f"{first.file}: {', '.join(first.labels)}"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    listed = out / "train.txt"
+    listed.write_text("".join(f"{file}\n" for part in pictures for file in part), encoding="utf-8")
+    page = {
+        "path": str(out.resolve()),
+        "train": listed.name,
+        "val": str(first.parts["val"].resolve()),
+        "names": dict(enumerate(first.labels)),
+    }
+    file = out / "data.yaml"
+    file.write_text(yaml.safe_dump(page), encoding="utf-8")
+    return file
+
+
+def data_hash(pictures: Sequence[Path]) -> str:
     """Return one hash over the bytes of all pictures and their labels, in order of name."""
     digest = hashlib.sha256()
     for picture in pictures:

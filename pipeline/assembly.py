@@ -65,6 +65,7 @@ def make_inspector(config: StationConfig, model: Model) -> Inspector:
         views=parts.views,
         lost_after_frames=parts.lost_after_frames,
         decide_at=parts.decide_at,
+        sure_by=parts.sure_by,
     )
 
 

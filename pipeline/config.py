@@ -66,11 +66,14 @@ class PartsSection(_Section):
         lost_after_frames: frames without a sighting after which a part has left.
         decide_at: where along the way a part is decided, share of the frame; None decides it as
             soon as it has been looked at often enough, or begins to leave.
+        sure_by: a part is looked at no more once its verdict would stay the same if all of its
+            scores moved by this much; None looks at all views. ``recipe.min_views`` still holds.
     """
 
     views: Annotated[int, Field(ge=1, le=1000)] = 5
     lost_after_frames: Annotated[int, Field(ge=1, le=1000)] = 3
     decide_at: Annotated[float, Field(gt=0, lt=1)] | None = None
+    sure_by: Annotated[float, Field(ge=0, lt=1)] | None = None
 
 
 class StoreSection(_Section):

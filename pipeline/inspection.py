@@ -45,6 +45,9 @@ class _Case:
     strongest: float = -1.0
     next_view_px: float = 0.0
     """Way along the belt after which the next view is taken, from where it was first whole."""
+    places: int = 0
+    """Places on its way where a view was due, taken or not."""
+    sure: bool = False
     decided: bool = False
 
 
@@ -54,6 +57,8 @@ class Inspector:
     Args:
         views: pictures of one part that are looked at, at most, spread evenly over its way.
         decide_at: share of the frame along the belt where parts are decided, or None.
+        sure_by: stop looking at a part once its verdict stays the same if all of its scores move
+            by this much; None takes all views. The moment of its verdict stays the same.
     """
 
     def __init__(
@@ -65,12 +70,14 @@ class Inspector:
         views: int = 5,
         lost_after_frames: int = 3,
         decide_at: float | None = None,
+        sure_by: float | None = None,
     ) -> None:
         self._trigger = trigger
         self._detector = detector
         self._rulebook = rulebook
         self._views = views
         self._decide_at = decide_at
+        self._sure_by = sure_by
         self._tracker = BeltTracker(trigger.axis, lost_after_frames)
         self._cases: dict[int, _Case] = {}
         self._shots = 0
@@ -146,13 +153,16 @@ class Inspector:
             return
         start, end = self._tracker.span(sighting.box)
         moved = abs((start + end) / 2 - entered)
-        if len(case.views) < self._views and moved >= case.next_view_px:
+        if case.places < self._views and moved >= case.next_view_px:
             line = self._line(frame)
             way = self._length(frame) - (end - start) if line is None else abs(line - entered)
             step = max(way / self._views, 1.0)
             # Views that a fast part missed are not made up for: they would show one place twice.
             case.next_view_px = (moved // step + 1) * step
-            self._add_view(case, frame, sighting.box)
+            case.places += 1
+            # When it is decided does not depend on how often it had to be looked at.
+            if not case.sure:
+                self._add_view(case, frame, sighting.box)
 
     def _add_view(self, case: _Case, frame: Frame, box: Box) -> None:
         found = self._detector.detect_at(frame.image, box)
@@ -160,6 +170,10 @@ class Inspector:
         strongest = float(found.score.max()) if len(found) else 0.0
         if strongest > case.strongest:
             case.strongest, case.picture, case.picture_box = strongest, frame.image, box
+        if self._sure_by is not None and len(case.views) < self._views:
+            defects = vote(case.views, self._detector.labels)
+            size = (box.width, box.height)
+            case.sure = self._rulebook.is_sure(defects, len(case.views), size, self._sure_by)
 
     def _is_due(self, frame: Frame, track: Track) -> bool:
         if track.entered is None:
@@ -167,7 +181,8 @@ class Inspector:
         line = self._line(frame)
         if line is None:
             leaving = track.sighting is None or not track.sighting.whole
-            return leaving or len(self._cases[track.part.id].views) >= self._views
+            case = self._cases[track.part.id]
+            return leaving or case.places >= self._views
         start, end = self._tracker.span(track.part.box)
         # Not "has crossed": a fast part may be past the line when it is first seen whole.
         return ((start + end) / 2 - line) * self._tracker.direction > 0

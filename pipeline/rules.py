@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +84,21 @@ class Rulebook:
         if open_cases:
             return Decision(Verdict.UNSURE, _reasons([d for d in open_cases if d in unsure]))
         return Decision(Verdict.PASS)
+
+    def is_sure(
+        self, defects: Sequence[Defect], views: int, size: tuple[float, float], margin: float
+    ) -> bool:
+        """Return whether the verdict stays, and is not UNSURE, if all scores move by ``margin``.
+
+        Args:
+            defects, views, size: as for ``decide``.
+            margin: of the score, 0..1, up and down.
+        """
+        verdicts = {
+            self.decide([replace(d, score=d.score + by) for d in defects], views, size).verdict
+            for by in (-margin, 0.0, margin)
+        }
+        return len(verdicts) == 1 and Verdict.UNSURE not in verdicts
 
     def _counts(self, defect: Defect, size: tuple[float, float]) -> bool:
         if defect.size_px < self._rules[defect.label].min_size_px:

@@ -103,6 +103,27 @@ def test_views_are_taken_before_the_line_where_parts_are_decided() -> None:
     assert detector.shown[-1].centre[0] <= WIDTH / 2
 
 
+@pytest.mark.parametrize("bad", [frozenset(), frozenset({0})])
+def test_a_part_whose_verdict_is_clear_is_looked_at_no_more(bad: frozenset[int]) -> None:
+    frames = frames_of(Belt(parts=1, bad=bad).passing(5))
+    looks = []
+    for sure_by in (None, 0.1):
+        detector = Witness()
+        line = inspector(detector, page={"min_views": 2}, views=6, sure_by=sure_by)
+        (done,) = decided(line, frames)
+        assert done.decision.verdict is (FAIL if bad else PASS)
+        assert done.views == detector.calls
+        looks.append(done.views)
+    assert looks == [6, 2]
+
+
+def test_a_part_whose_scores_lie_near_a_threshold_gets_all_its_views() -> None:
+    frames = frames_of(Belt(parts=1, bad=frozenset({0})).passing(5))
+    detector = Witness()
+    (done,) = decided(inspector(detector, views=6, sure_by=0.45), frames)
+    assert done.views == detector.calls == 6
+
+
 def test_a_part_that_was_never_seen_whole_is_unsure() -> None:
     belt = Belt(length=WIDTH + 50, pitch=900, parts=1)
     (done,) = decided(inspector(), frames_of(belt.passing(20)))

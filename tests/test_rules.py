@@ -87,6 +87,28 @@ def test_a_part_that_was_never_looked_at_does_not_pass() -> None:
     assert "seen whole in 0 pictures" in decision.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("defects", "margin", "sure"),
+    [
+        ([], 0.2, True),
+        ([dent(0.75)], 0.2, True),
+        ([dent(0.65)], 0.2, False),  # might become UNSURE
+        ([dent(0.4)], 0.0, False),  # is UNSURE
+        ([dent(0.05)], 0.2, True),
+        ([dent(0.15)], 0.2, False),  # might become UNSURE
+        ([dent(0.9), scratch(0.4)], 0.2, True),  # one fails, whatever the other does
+    ],
+)
+def test_a_verdict_is_sure_when_no_score_can_carry_it_elsewhere(
+    defects: list[Defect], margin: float, sure: bool
+) -> None:
+    assert rulebook().is_sure(defects, 2, SIZE, margin) is sure
+
+
+def test_a_part_that_has_not_had_its_views_is_not_sure() -> None:
+    assert not rulebook(min_views=2).is_sure([dent(0.9)], 1, SIZE, 0.1)
+
+
 def test_the_reasons_name_class_score_place_and_size() -> None:
     assert rulebook().decide([dent(0.912)], 1, SIZE).reasons == ("dent 0.91 at (45, 45), 10 px",)
 

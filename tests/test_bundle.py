@@ -142,7 +142,7 @@ WRONG: dict[str, tuple[Page | str | bytes, str]] = {
     "no JSON": ("{", "Expecting"),
     "a list": ("[]", "manifest: "),
     "not UTF-8": (b"\xff\xfe\x00", "decode"),
-    "deep": ("[" * 100_000, "recursion"),
+    "deep": ("[" * 100_000, "levels deep"),
     "unknown key": (_with(colour=1), "colour: "),
     "another schema": (_with(schema_version=2), "schema_version: "),
     "a name with a slash": (_with(name="../x"), "name: "),

@@ -6,18 +6,22 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline import plugins
+from pipeline import plugins, selftest
 from pipeline.bundle import Bundle, open_bundle
 from pipeline.cameras import Camera
 from pipeline.clock import Clock
 from pipeline.config import StationConfig
 from pipeline.detector import Detector, open_detector
+from pipeline.errors import ModelError
 from pipeline.inspection import Inspector
 from pipeline.publishers import Address, Publisher
 from pipeline.records import Identity, StoredPicture
 from pipeline.rules import Rulebook
+from pipeline.selftest import Question
+from pipeline.signing import Trust, read_trust
 from pipeline.station import KeepsPictures, Station
 from pipeline.store import Ledger, Outbox, Pictures
+from pipeline.trial import Bounds, try_model
 from pipeline.types import Inspection, Record, Verdict
 from pipeline.vision.picture import encode_jpeg
 
@@ -26,25 +30,54 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A bundle, and a detector that runs one of its artefacts."""
+    """A bundle, and a detector that runs one of its artefacts and has passed the self-test."""
 
     bundle: Bundle
     detector: Detector
     rulebook: Rulebook
+    questions: tuple[Question, ...]
+
+    def self_test(self) -> None:
+        """Ask the running model for the golden pictures; in the thread that owns the detector.
+
+        Raises:
+            ModelError: an answer is not as it should be.
+        """
+        selftest.ask(self.detector, self.questions)
 
 
 def open_model(config: StationConfig) -> Model:
-    """Open the bundle and load the model that the station file names."""
-    bundle = open_bundle(config.bundle_path)
+    """Open the bundle and load the model that the station file names.
+
+    Nothing of it runs here before its signature, every hash, its graph, a first load in a child
+    process and the golden pictures were well.
+
+    Raises:
+        LineguardError: one of these was not.
+    """
+    section = config.document.model
+    bundle = open_bundle(config.bundle_path, _trust(config))
+    bundle.check()
     rulebook = Rulebook(config.document.recipe, bundle.manifest.thresholds)
+    kind, options = config.runtime.kind, config.runtime.options
+    artefact = bundle.name_of(bundle.artefact_for(kind, section.artefact))
+    bounds = Bounds(section.trial.memory_mb, section.trial.seconds)
+    try_model(bundle, kind, options, artefact, rulebook.least_detection, bounds)
+    questions = selftest.questions_of(bundle, artefact)
     detector = open_detector(
-        bundle,
-        config.runtime.kind,
-        config.runtime.options,
-        artefact=config.document.model.artefact,
-        min_score=rulebook.least_detection,
+        bundle, kind, options, artefact=artefact, min_score=rulebook.least_detection
     )
-    return Model(bundle, detector, rulebook)
+    try:
+        selftest.ask(detector, questions)
+    except ModelError:
+        detector.close()
+        raise
+    return Model(bundle, detector, rulebook, questions)
+
+
+def _trust(config: StationConfig) -> Trust | None:
+    section = config.document.model.trust
+    return None if section is None else read_trust(config.trusted_keys, section.unsigned)
 
 
 def open_camera(config: StationConfig, clock: Clock) -> Camera:

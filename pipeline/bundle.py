@@ -163,6 +163,10 @@ class Bundle:
             "export one with: lineguard lab export"
         )
 
+    def name_of(self, artefact: Artefact) -> str:
+        """Return the name under which the manifest lists one of its artefacts."""
+        return next(k for k, v in self.manifest.artefacts.items() if v is artefact)
+
     def checked_file(self, artefact: Artefact) -> Path:
         """Return the path of an artefact after its bytes were compared with the manifest.
 
@@ -188,9 +192,7 @@ class Bundle:
                 bundle, is not named by the manifest.
         """
         named = dict(self._named())
-        present = [
-            str(file.relative_to(self.path)) for file in bundle_files(self.path)
-        ]
+        present = [str(file.relative_to(self.path)) for file in bundle_files(self.path)]
         if self.manifest.files is not None and (more := set(present) - set(named)):
             raise BundleError(
                 f"{self.path / min(more)}: the manifest does not name this file; remove it, or "

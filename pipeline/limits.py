@@ -1,35 +1,65 @@
-"""Bounds on what comes from outside, kept before anything is decoded: bytes, depth, repeated keys."""
+"""Bounds on what comes from outside, kept before it is decoded: bytes, depth, repeated keys."""
 
 import errno
 import json
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MAX_JSON_DEPTH = 32
+
+
+def open_regular(file: Path) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe, a device or a folder: those may never end.
+    """
+    # Not blocking: opening a pipe that nobody writes to would wait for ever.
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    kind = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(descriptor)
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+        raise OSError(errno.EINVAL, "not a regular file", str(file))
+    return os.fdopen(descriptor, "rb")
 
 
 def read_bounded(file: Path, most: int) -> bytes:
     """Return the content of a regular file of at most ``most`` bytes.
 
     Raises:
-        OSError: it cannot be read, or is a pipe, a device or a folder: those may never end.
+        OSError: as ``open_regular``.
         ValueError: it is larger.
     """
-    # Not blocking: opening a pipe that nobody writes to would wait for ever.
-    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as stream:
-        kind = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(kind):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
-        if not stat.S_ISREG(kind):
-            raise OSError(errno.EINVAL, "not a regular file", str(file))
+    with open_regular(file) as stream:
         data = stream.read(most + 1)
     if len(data) > most:
         raise ValueError(f"larger than {_size(most)}; refused")
     return data
+
+
+def bounded_lines(file: Path, most: int, most_lines: int) -> Iterator[tuple[int, bytes]]:
+    """Yield number, from 1, and content of the lines of a regular file that hold something.
+
+    Raises:
+        OSError: as ``open_regular``.
+        ValueError: a line is longer than ``most`` bytes, or there are more than ``most_lines``.
+    """
+    with open_regular(file) as stream:
+        number = 0
+        while line := stream.readline(most + 1):
+            number += 1
+            if len(line) > most:
+                raise ValueError(f"line {number}: longer than {_size(most)}; refused")
+            if number > most_lines:
+                raise ValueError(f"more than {most_lines} lines; refused")
+            if line.strip():
+                yield number, line
 
 
 def read_json(file: Path, most: int, depth: int = MAX_JSON_DEPTH) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.errors import BundleError
 
 MAX_NODES = 20_000
+MAX_FIELDS = 500_000
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 """Operators that the runtimes bring themselves; any other domain needs code from somewhere."""
 
@@ -29,7 +30,7 @@ def check_graph(file: Path) -> None:
         BundleError: so, or this is no ONNX file.
     """
     try:
-        nodes = _counted(memoryview(file.read_bytes()))
+        nodes = _Reader().nodes(memoryview(file.read_bytes()))
     except OSError as error:
         raise BundleError(f"{file}: {error.strerror}") from error
     except (ValueError, IndexError) as error:
@@ -38,49 +39,67 @@ def check_graph(file: Path) -> None:
         raise BundleError(f"{file}: a graph of {nodes} nodes; at most {MAX_NODES} are run")
 
 
-def _counted(model: memoryview) -> int:
-    """Return how many nodes the outermost graph has."""
-    nodes = 0
-    for number, content in _fields(model):
-        if number == _FUNCTION:
-            raise ValueError("it defines functions of its own")
-        if number == _OPSET:
-            _check_domain(content)
-        if number == _GRAPH:
-            for part, inner in _fields(content):
-                nodes += part == _NODE
-                if part == _TENSOR and any(n == _DATA_LOCATION for n, _ in _fields(inner)):
-                    raise ValueError("it keeps weights in another file")
-    if not nodes:
-        raise ValueError("it has no graph")
-    return nodes
+class _Reader:
+    """Walks a file once, with a bound on the steps of the walk."""
+
+    def __init__(self) -> None:
+        self._left = MAX_FIELDS
+
+    def nodes(self, model: memoryview) -> int:
+        """Return how many nodes the outermost graph has."""
+        count = 0
+        for number, content in self._fields(model):
+            if number == _FUNCTION:
+                raise ValueError("it defines functions of its own")
+            if number == _OPSET:
+                self._check_domain(content)
+            if number == _GRAPH:
+                count += self._graph(content)
+        if not count:
+            raise ValueError("it has no graph")
+        return count
+
+    def _graph(self, graph: memoryview) -> int:
+        count = 0
+        for number, content in self._fields(graph):
+            count += number == _NODE
+            if number == _TENSOR and any(n == _DATA_LOCATION for n, _ in self._fields(content)):
+                raise ValueError("it keeps weights in another file")
+        return count
+
+    def _check_domain(self, opset: memoryview) -> None:
+        parts = [bytes(content) for number, content in self._fields(opset) if number == _DOMAIN]
+        domain = b"".join(parts)
+        if domain.decode("utf-8") not in DOMAINS:
+            raise ValueError(f"it uses operators of the domain {domain!r:.60}")
+
+    def _fields(self, message: memoryview) -> Iterator[tuple[int, memoryview]]:
+        """Yield number and content of each field; a number's content is empty."""
+        at = 0
+        while at < len(message):
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError(f"it has more than {MAX_FIELDS} fields")
+            number, start, at = _field(message, at)
+            if at > len(message):
+                raise ValueError("it is cut off")
+            yield number, message[start:at]
 
 
-def _check_domain(opset: memoryview) -> None:
-    domain = b"".join(bytes(content) for number, content in _fields(opset) if number == _DOMAIN)
-    if domain.decode("utf-8") not in DOMAINS:
-        raise ValueError(f"it uses operators of the domain {domain!r:.60}")
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Yield number and content of each field; a number's content is empty."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        kind, start = key & 7, at
-        if kind == _VARINT:
-            _, at = _varint(message, at)
-            start = at
-        elif kind == _BYTES:
-            length, start = _varint(message, at)
-            at = start + length
-        elif kind in (_FIXED64, _FIXED32):
-            start = at = at + (8 if kind == _FIXED64 else 4)
-        else:
-            raise ValueError(f"a field of the unknown kind {kind}")
-        if at > len(message):
-            raise ValueError("it is cut off")
-        yield key >> 3, message[start:at]
+def _field(message: memoryview, at: int) -> tuple[int, int, int]:
+    """Return the number of the field at ``at``, and where its content starts and ends."""
+    key, start = _varint(message, at)
+    kind = key & 7
+    if kind == _VARINT:
+        _, end = _varint(message, start)
+        return key >> 3, end, end
+    if kind == _BYTES:
+        length, start = _varint(message, start)
+        return key >> 3, start, start + length
+    if kind not in (_FIXED64, _FIXED32):
+        raise ValueError(f"a field of the unknown kind {kind}")
+    end = start + (8 if kind == _FIXED64 else 4)
+    return key >> 3, end, end
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

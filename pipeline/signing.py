@@ -29,7 +29,7 @@ MAX_SIGNATURE_BYTES = 4 << 10
 
 
 class SignaturePage(BaseModel):
-    """What a signature file holds; ``key`` is the id of the public key, ``made`` says nothing."""
+    """What a signature file holds; ``key`` is the id of the public key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     algorithm: Literal["ed25519"] = "ed25519"
@@ -83,9 +83,7 @@ def generate(private: Path, public: Path) -> PublicKey:
     serialization = vendor("cryptography.hazmat.primitives.serialization", "signing")
     key = _library()[0].Ed25519PrivateKey.generate()
     pem = serialization.Encoding.PEM
-    secret = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     shown = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
     _write_new(public, shown, 0o644)
     try:
@@ -131,6 +129,10 @@ def sign(message: bytes, private: Path, context: bytes) -> bytes:
         key=_public(key.public_key()).id,
         signature=base64.b64encode(key.sign(context + message)).decode("ascii"),
     )
+    return _bytes_of(page)
+
+
+def _bytes_of(page: SignaturePage) -> bytes:
     return (json.dumps(page.model_dump(), indent=1) + "\n").encode()
 
 
@@ -143,6 +145,9 @@ def signer(message: bytes, page: bytes, trust: Trust, context: bytes) -> PublicK
     try:
         said = SignaturePage.model_validate(json_of(page))
         signature = base64.b64decode(said.signature, validate=True)
+        # One signature has one form: else a damaged page could still pass.
+        if base64.b64encode(signature).decode() != said.signature or _bytes_of(said) != page:
+            raise ValueError("not in the form that lineguard writes")
     except (ValueError, RecursionError) as error:
         raise BundleError(f"not a signature: {_one_line(error)}") from error
     key = next((key for key in trust.keys if key.id == said.key), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from pipeline.config import StationConfig
 from pipeline.detector import Detector, open_detector
 from pipeline.errors import ModelError
 from pipeline.inspection import Inspector
+from pipeline.monitor.figures import ModelFacts
+from pipeline.monitor.health import Health
 from pipeline.publishers import Address, Publisher
 from pipeline.records import Identity, StoredPicture
 from pipeline.rules import Rulebook
 from pipeline.selftest import Question
 from pipeline.signing import Trust, read_trust
-from pipeline.station import KeepsPictures, Station
+from pipeline.station import KeepsPictures, Station, Watch
 from pipeline.store import Ledger, Outbox, Pictures
 from pipeline.trial import Bounds, try_model
 from pipeline.types import Inspection, Record, Verdict
@@ -106,32 +109,62 @@ def build(
     clock: Clock,
     on_record: Callable[[Record], None] = lambda record: None,
     camera: Camera | None = None,
+    health: Health | None = None,
 ) -> Station:
     """Make a station that is ready to run.
 
     Args:
         camera: instead of the one that the file names, or None.
+        health: is told how the station is, or None.
 
     Raises:
         LineguardError: something that the file names cannot be opened.
     """
     model = open_model(config)
+    inspector, identity = make_inspector(config, model), identity_of(config, model)
     camera = camera or open_camera(config, clock)
     receivers = _receivers(config)
     ledger = Ledger(config.store_path, tuple(receivers))
     return Station(
         camera=camera,
-        inspector=make_inspector(config, model),
+        inspector=inspector,
         ledger=ledger,
         keep_picture=_picture_keeper(config),
-        identity=identity_of(config, model),
+        identity=identity,
         clock=clock,
+        watch=_watch(config, model, identity, inspector.follows, health),
         outputs=[plugins.load("outputs", c.kind).create(c.options, clock) for c in config.outputs],
         outboxes={
             name: (publisher, Outbox(config.store_path, name))
             for name, publisher in receivers.items()
         },
         on_record=on_record,
+    )
+
+
+def _watch(
+    config: StationConfig, model: Model, identity: Identity, follows: bool, health: Health | None
+) -> Watch:
+    section, trust = config.document.health, config.document.model.trust
+    stall_ms = section.camera_stall_ms
+    notices = {}
+    if trust is not None and model.bundle.signed_by is None:
+        notices["model"] = "the bundle is not signed; model.trust.unsigned allows it"
+    return Watch(
+        # A camera that is triggered by the parts gives no frame while none comes.
+        stall_s=stall_ms / 1000 if stall_ms else None if follows else math.inf,
+        frozen_s=section.frozen_ms / 1000,
+        self_test=model.self_test,
+        self_test_at=config.document.model.self_test_at,
+        notices=notices,
+        model=ModelFacts(
+            bundle=identity.bundle,
+            sha256=identity.bundle_sha256,
+            runtime=identity.runtime,
+            signed_by=model.bundle.signed_by,
+            golden_pictures=len(model.questions),
+        ),
+        take=health.take if health else lambda snapshot: None,
     )
 
 

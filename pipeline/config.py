@@ -121,6 +121,24 @@ class StoreSection(_Section):
     keep_pictures_mb: Annotated[int, Field(ge=1)] = 2000
 
 
+class HealthSection(_Section):
+    """How the station looks after itself and tells how it is.
+
+    Attributes:
+        port: of /healthz, /readyz and /metrics; None serves nothing, 0 takes a free one.
+        host: address that they are served on. They take no command and tell no secret, but whoever
+            reaches them sees the line's figures.
+        camera_stall_ms: a live camera without a frame for so long is at fault; None takes one
+            second or three frame times, and no limit where the camera itself is triggered.
+        frozen_ms: a worker that is at one step for so long is at fault.
+    """
+
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    host: str = "127.0.0.1"
+    camera_stall_ms: Annotated[int, Field(ge=100, le=3_600_000)] | None = None
+    frozen_ms: Annotated[int, Field(ge=1000, le=600_000)] = 10_000
+
+
 class Document(_Section):
     """The whole station file as written."""
 
@@ -131,6 +149,7 @@ class Document(_Section):
     parts: PartsSection = PartsSection()
     recipe: Recipe
     store: StoreSection
+    health: HealthSection = HealthSection()
     outputs: tuple[PluginSection, ...] = ()
     publishers: tuple[PluginSection, ...] = ()
 

@@ -87,6 +87,11 @@ class Inspector:
         self._covered = 0
         self.fault: str | None = None
 
+    @property
+    def follows(self) -> bool:
+        """Return whether parts are followed through frames that come all the time."""
+        return self._trigger.tracks
+
     def inspect(self, frame: Frame) -> tuple[Inspection, ...]:
         """Take the next frame and return the parts that it decides.
 

@@ -85,7 +85,8 @@ def build(
     model = open_model(config)
     camera = camera or open_camera(config, clock)
     receivers = _receivers(config)
-    ledger = Ledger(config.store_path, tuple(receivers))
+    store = config.document.store
+    ledger = Ledger(config.store_path, tuple(receivers), store.reserve_mb << 20)
     return Station(
         camera=camera,
         inspector=make_inspector(config, model),
@@ -99,6 +100,7 @@ def build(
             for name, publisher in receivers.items()
         },
         on_record=on_record,
+        record_first=store.commit == "before_act",
     )
 
 

@@ -12,7 +12,9 @@ from pipeline.publishers import Publisher
 log = logging.getLogger(__name__)
 
 RECEIVER = "publisher "
-"""Faults of parts whose name begins so degrade the station: records wait, verdicts stay good."""
+DISK = "disk"
+DEGRADING = (RECEIVER, DISK)
+"""Faults of parts whose name begins so degrade the station: verdicts stay good and recorded."""
 
 
 class Readiness:
@@ -93,7 +95,7 @@ class Readiness:
         """Be ready only while frames come and nothing that a verdict needs is at fault."""
         if self._phase == "stopped":
             return "stopped"
-        if any(not part.startswith(RECEIVER) for part in self._faults):
+        if any(not part.startswith(DEGRADING) for part in self._faults):
             return "not ready"
         if self._phase != "seeing":
             return self._phase

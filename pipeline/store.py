@@ -2,6 +2,7 @@
 
 One process writes a ledger at a time. A record is committed (synchronous=FULL) before anybody is
 told of it; the database is the queue, so what was not delivered is still there after any crash.
+Where the disk is full, pictures make room for records: those of good parts first, then the oldest.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from pathlib import Path
 from typing import IO
 
 from pipeline import schema
-from pipeline.errors import ConfigError, StoreError
+from pipeline.disk import Room, free_bytes, is_full
+from pipeline.errors import ConfigError, DiskFull, StoreError
 from pipeline.records import GENESIS, Link, StoredPicture
 from pipeline.types import Record
 
 DATABASE = "ledger.sqlite"
 PICTURES = "pictures"
+LEAST_FREE_BYTES = 1 << 17
+"""Below this SQLite's "disk I/O error" means that its shared index found no room."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS records (
@@ -42,10 +46,14 @@ class Ledger:
     Args:
         folder: of the store; made if it is not there.
         receivers: names of those who must be told of every record.
+        reserve_bytes: room that is held for records on a disk that others fill.
     """
 
-    def __init__(self, folder: Path, receivers: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, receivers: Sequence[str] = (), reserve_bytes: int = 0
+    ) -> None:
         self._receivers = tuple(receivers)
+        self._room = Room(folder, reserve_bytes)
         with _store_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder / "ledger.lock")
@@ -69,6 +77,7 @@ class Ledger:
             The records, in order, once they are on the disk.
 
         Raises:
+            DiskFull: nothing of this call was kept; it may be repeated.
             StoreError: nothing of this call was kept.
         """
         made, number, seq, previous = [], self._number, self._seq, self._previous
@@ -91,19 +100,39 @@ class Ledger:
                     previous,
                 )
             )
+        try:
+            self._commit(rows)
+        except DiskFull:
+            self._room.release()
+            self._commit_or_note(rows)
+        self._number, self._seq, self._previous = number, seq, previous
+        return tuple(made)
+
+    def shortage(self) -> str:
+        """Say in one line what the disk lacks, or "" if nothing."""
+        with _store_errors(self._folder):
+            return self._room.shortage()
+
+    def close(self) -> None:
+        """Close the database; may be called twice."""
+        self._db.close()
+        self._lock.close()
+
+    def _commit(self, rows: Sequence[tuple[object, ...]]) -> None:
         with _store_errors(self._folder), self._db:
             self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._db.executemany(
                 "INSERT INTO outbox VALUES (?, ?)",
                 [(receiver, row[0]) for row in rows for receiver in self._receivers],
             )
-        self._number, self._seq, self._previous = number, seq, previous
-        return tuple(made)
 
-    def close(self) -> None:
-        """Close the database; may be called twice."""
-        self._db.close()
-        self._lock.close()
+    def _commit_or_note(self, rows: Sequence[tuple[object, ...]]) -> None:
+        try:
+            self._commit(rows)
+        except DiskFull:
+            with _store_errors(self._folder):
+                self._room.failed()
+            raise
 
 
 class Outbox:
@@ -113,7 +142,8 @@ class Outbox:
         self._folder = folder
         self._receiver = receiver
         with _store_errors(folder):
-            self._db = _connect(folder)
+            # A confirmation that a power cut takes back is delivered again: no need to wait for it.
+            self._db = _connect(folder, synchronous="NORMAL")
 
     def waiting(self, limit: int) -> tuple[Record, ...]:
         """Return the oldest records that the receiver has not confirmed."""
@@ -148,15 +178,23 @@ class Outbox:
 
 
 class Pictures:
-    """Picture files of a store, the oldest deleted when they exceed their share of the disk."""
+    """Picture files of a store: a ring within a share of the disk.
+
+    The oldest makes room, those whose name ends in ``GOOD`` before all others: what was rejected
+    is looked at again, what passed hardly ever.
+    """
+
+    GOOD = "-pass"
 
     def __init__(self, folder: Path, keep_bytes: int) -> None:
         self._folder = folder
         self._keep_bytes = keep_bytes
+        self._good: deque[tuple[Path, int]] = deque()
+        self._others: deque[tuple[Path, int]] = deque()
+        self._bytes = 0
         with _store_errors(folder):
-            files = sorted((folder / PICTURES).rglob("*.jpg"))
-            self._files = deque((file, file.stat().st_size) for file in files)
-        self._bytes = sum(size for _, size in self._files)
+            for file in sorted((folder / PICTURES).rglob("*.jpg")):
+                self._add(file, file.stat().st_size)
 
     def keep(self, name: str, jpeg: bytes) -> StoredPicture:
         """Write a picture and wait until it is on the disk.
@@ -165,22 +203,52 @@ class Pictures:
             name: relative path without suffix; names sort by time.
 
         Raises:
+            DiskFull: there is no room, also without the older pictures.
             StoreError: it could not be written.
         """
         file = self._folder / PICTURES / f"{name}.jpg"
+        while not self._written(file, jpeg):
+            self._drop_oldest()
+        self._add(file, len(jpeg))
         with _store_errors(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("xb") as stream:
-                stream.write(jpeg)
-                stream.flush()
-                os.fsync(stream.fileno())
-            self._files.append((file, len(jpeg)))
-            self._bytes += len(jpeg)
-            while self._bytes > self._keep_bytes and len(self._files) > 1:
-                oldest, size = self._files.popleft()
-                oldest.unlink(missing_ok=True)
-                self._bytes -= size
+            while self._bytes > self._keep_bytes and len(self._good) + len(self._others) > 1:
+                self._drop_oldest()
         return StoredPicture(str(file.relative_to(self._folder)), hashlib.sha256(jpeg).hexdigest())
+
+    def _written(self, file: Path, jpeg: bytes) -> bool:
+        """Write a file whole or not at all; return False if dropping another may make room."""
+        try:
+            with _store_errors(file):
+                _write_new(file, jpeg)
+        except DiskFull:
+            if not (self._good or self._others):
+                raise
+            return False
+        return True
+
+    def _add(self, file: Path, size: int) -> None:
+        ring = self._good if file.stem.endswith(self.GOOD) else self._others
+        ring.append((file, size))
+        self._bytes += size
+
+    def _drop_oldest(self) -> None:
+        oldest, size = (self._good or self._others).popleft()
+        with _store_errors(oldest):
+            oldest.unlink(missing_ok=True)
+        self._bytes -= size
+
+
+def _write_new(file: Path, data: bytes) -> None:
+    """Write a file that is not there yet and wait for the disk; leave none that is cut off."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("xb") as stream:
+        try:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        except OSError:
+            file.unlink(missing_ok=True)
+            raise
 
 
 def read_records(folder: Path) -> Iterator[Record]:
@@ -226,10 +294,10 @@ def _decoded(folder: Path, body: bytes) -> Record:
         raise StoreError(f"{folder}: {error}; was it written by another lineguard?") from error
 
 
-def _connect(folder: Path) -> sqlite3.Connection:
+def _connect(folder: Path, synchronous: str = "FULL") -> sqlite3.Connection:
     db = sqlite3.connect(folder / DATABASE, timeout=5.0, check_same_thread=False)
     db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=FULL")
+    db.execute(f"PRAGMA synchronous={synchronous}")
     return db
 
 
@@ -250,8 +318,19 @@ def _store_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
+        if _means_full(error, where):
+            raise DiskFull(f"{where}: no room for records: {error}; make room there") from error
         raise StoreError(f"{where}: the ledger cannot be used: {error}") from error
     except OSError as error:
+        if is_full(error):
+            raise DiskFull(f"{where}: {error.strerror}; make room there") from error
         raise StoreError(
             f"{error.filename or where}: {error.strerror}; the store needs a folder it may write to"
         ) from error
+
+
+def _means_full(error: sqlite3.Error, folder: Path) -> bool:
+    """Tell a full disk from damage; ``sqlite_errorcode`` came with Python 3.11."""
+    if "is full" in str(error):
+        return True
+    return "disk I/O error" in str(error) and free_bytes(folder) < LEAST_FREE_BYTES

@@ -223,7 +223,8 @@ class Record:
         artefact_sha256: hash of the model file that ran.
         config_sha256: hash of the configuration.
         runtime: name of the runtime and where it ran.
-        latency_ms: from the exposure that led to the decision, to the reject command.
+        latency_ms: from the exposure that led to the decision, to the reject command; where the
+            command waits for the record (the default), to the writing of the record.
         image: path of the stored picture relative to the store, or None.
         image_sha256: hash of that file, or None.
         previous_sha256: hash of the record before, which chains them.

@@ -1,4 +1,4 @@
-"""Room on the disk of a store: a reserve that only records may use, and a word when it gets short."""
+"""Room on the disk of a store: a reserve that only records may use, and a word when it is short."""
 
 import errno
 import os

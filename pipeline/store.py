@@ -49,15 +49,13 @@ class Ledger:
         reserve_bytes: room that is held for records on a disk that others fill.
     """
 
-    def __init__(
-        self, folder: Path, receivers: Sequence[str] = (), reserve_bytes: int = 0
-    ) -> None:
+    def __init__(self, folder: Path, receivers: Sequence[str] = (), reserve_bytes: int = 0) -> None:
         self._receivers = tuple(receivers)
         self._room = Room(folder, reserve_bytes)
-        with _store_errors(folder):
+        with store_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder / "ledger.lock")
-            self._db = _connect(folder)
+            self._db = open_database(folder / DATABASE)
             self._db.executescript(_TABLES)
             row = self._db.execute(
                 "SELECT number, sha256 FROM records ORDER BY number DESC LIMIT 1"
@@ -110,7 +108,7 @@ class Ledger:
 
     def shortage(self) -> str:
         """Say in one line what the disk lacks, or "" if nothing."""
-        with _store_errors(self._folder):
+        with store_errors(self._folder):
             return self._room.shortage()
 
     def close(self) -> None:
@@ -119,7 +117,7 @@ class Ledger:
         self._lock.close()
 
     def _commit(self, rows: Sequence[tuple[object, ...]]) -> None:
-        with _store_errors(self._folder), self._db:
+        with store_errors(self._folder), self._db:
             self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             self._db.executemany(
                 "INSERT INTO outbox VALUES (?, ?)",
@@ -130,7 +128,7 @@ class Ledger:
         try:
             self._commit(rows)
         except DiskFull:
-            with _store_errors(self._folder):
+            with store_errors(self._folder):
                 self._room.failed()
             raise
 
@@ -141,13 +139,13 @@ class Outbox:
     def __init__(self, folder: Path, receiver: str) -> None:
         self._folder = folder
         self._receiver = receiver
-        with _store_errors(folder):
+        with store_errors(folder):
             # A confirmation that a power cut takes back is delivered again: no need to wait for it.
-            self._db = _connect(folder, synchronous="NORMAL")
+            self._db = open_database(folder / DATABASE, synchronous="NORMAL")
 
     def waiting(self, limit: int) -> tuple[Record, ...]:
         """Return the oldest records that the receiver has not confirmed."""
-        with _store_errors(self._folder):
+        with store_errors(self._folder):
             rows = self._db.execute(
                 "SELECT body FROM outbox JOIN records USING (number) WHERE receiver = ? "
                 "ORDER BY number LIMIT ?",
@@ -157,7 +155,7 @@ class Outbox:
 
     def count(self) -> int:
         """Return how many records wait."""
-        with _store_errors(self._folder):
+        with store_errors(self._folder):
             row = self._db.execute(
                 "SELECT count(*) FROM outbox WHERE receiver = ?", (self._receiver,)
             ).fetchone()
@@ -165,7 +163,7 @@ class Outbox:
 
     def confirm(self, ids: Sequence[str]) -> None:
         """Forget that the receiver waits for these."""
-        with _store_errors(self._folder), self._db:
+        with store_errors(self._folder), self._db:
             self._db.executemany(
                 "DELETE FROM outbox WHERE receiver = ? AND number = "
                 "(SELECT number FROM records WHERE id = ?)",
@@ -192,7 +190,7 @@ class Pictures:
         self._good: deque[tuple[Path, int]] = deque()
         self._others: deque[tuple[Path, int]] = deque()
         self._bytes = 0
-        with _store_errors(folder):
+        with store_errors(folder):
             for file in sorted((folder / PICTURES).rglob("*.jpg")):
                 self._add(file, file.stat().st_size)
 
@@ -210,7 +208,7 @@ class Pictures:
         while not self._written(file, jpeg):
             self._drop_oldest()
         self._add(file, len(jpeg))
-        with _store_errors(file):
+        with store_errors(file):
             while self._bytes > self._keep_bytes and len(self._good) + len(self._others) > 1:
                 self._drop_oldest()
         return StoredPicture(str(file.relative_to(self._folder)), hashlib.sha256(jpeg).hexdigest())
@@ -218,7 +216,7 @@ class Pictures:
     def _written(self, file: Path, jpeg: bytes) -> bool:
         """Write a file whole or not at all; return False if dropping another may make room."""
         try:
-            with _store_errors(file):
+            with store_errors(file):
                 _write_new(file, jpeg)
         except DiskFull:
             if not (self._good or self._others):
@@ -233,7 +231,7 @@ class Pictures:
 
     def _drop_oldest(self) -> None:
         oldest, size = (self._good or self._others).popleft()
-        with _store_errors(oldest):
+        with store_errors(oldest):
             oldest.unlink(missing_ok=True)
         self._bytes -= size
 
@@ -260,8 +258,8 @@ def read_records(folder: Path) -> Iterator[Record]:
     if not (folder / DATABASE).is_file():
         raise StoreError(f"{folder}: no ledger here; was a station run with this store?")
     previous = GENESIS
-    with _store_errors(folder):
-        db = _connect(folder)
+    with store_errors(folder):
+        db = open_database(folder / DATABASE)
         try:
             for body, kept in db.execute("SELECT body, sha256 FROM records ORDER BY number"):
                 record = _checked(folder, body, kept, previous)
@@ -294,8 +292,13 @@ def _decoded(folder: Path, body: bytes) -> Record:
         raise StoreError(f"{folder}: {error}; was it written by another lineguard?") from error
 
 
-def _connect(folder: Path, synchronous: str = "FULL") -> sqlite3.Connection:
-    db = sqlite3.connect(folder / DATABASE, timeout=5.0, check_same_thread=False)
+def open_database(file: Path, synchronous: str = "FULL") -> sqlite3.Connection:
+    """Open or make a database whose commits are on the disk when they return.
+
+    Raises:
+        sqlite3.Error: see ``store_errors``.
+    """
+    db = sqlite3.connect(file, timeout=5.0, check_same_thread=False)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute(f"PRAGMA synchronous={synchronous}")
     return db
@@ -314,7 +317,13 @@ def _locked(file: Path) -> IO[bytes]:
 
 
 @contextmanager
-def _store_errors(where: Path) -> Iterator[None]:
+def store_errors(where: Path) -> Iterator[None]:
+    """Turn the errors of database and files into ours.
+
+    Raises:
+        DiskFull: there is no room.
+        StoreError: anything else.
+    """
     try:
         yield
     except sqlite3.Error as error:

@@ -249,6 +249,30 @@ def _write_new(file: Path, data: bytes) -> None:
             raise
 
 
+def newest_run(folder: Path) -> str | None:
+    """Return the run of the newest record of a store, or None if there is no record.
+
+    Raises:
+        StoreError: the ledger cannot be read.
+    """
+    if not (folder / DATABASE).is_file():
+        return None
+    with store_errors(folder):
+        db = open_database(folder / DATABASE)
+        try:
+            query = "SELECT run FROM records ORDER BY number DESC LIMIT 1"
+            row = db.execute(query).fetchone() if _has_records(db) else None
+        finally:
+            db.close()
+    return None if row is None else str(row[0])
+
+
+def _has_records(db: sqlite3.Connection) -> bool:
+    """Tell whether the tables are there: a station may have died before it made them."""
+    query = "SELECT 1 FROM sqlite_master WHERE name = 'records'"
+    return db.execute(query).fetchone() is not None
+
+
 def read_records(folder: Path) -> Iterator[Record]:
     """Yield all records of a store, oldest first; a station may be writing meanwhile.
 

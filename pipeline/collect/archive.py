@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -175,6 +176,21 @@ class Account:
     records: int
     missing: int
     unchained: int
+
+
+def read_hashes(file: Path) -> list[tuple[str, str]]:
+    """Return id and hash of every record of an archive; the hash is made from what lies there.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    with store_errors(file.parent):
+        db = open_database(file)
+        try:
+            rows = db.execute("SELECT id, body FROM records").fetchall()
+        finally:
+            db.close()
+    return [(id_, hashlib.sha256(body).hexdigest()) for id_, body in rows]
 
 
 def account(file: Path) -> tuple[Account, ...]:

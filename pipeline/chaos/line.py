@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -41,6 +42,8 @@ class Line:
         store: of the station, or None for one in ``folder``.
         fps: exposures a second; each is one part.
         station_port: where the station looks for the broker, if not at the broker itself.
+        settings: of the station's store.
+        mosquitto: the program, or None for the broker of the demo.
 
     Attributes:
         journal: of the reject gate.
@@ -58,14 +61,15 @@ class Line:
         fps: float = 100.0,
         station_port: int | None = None,
         settings: Mapping[str, Any] | None = None,
+        mosquitto: str | None = shutil.which("mosquitto", path=PATH),
     ) -> None:
         self.folder = folder
         self.journal = folder / "gate.jsonl"
         self.store = store or folder / "store"
         self.archive = folder / "plant.sqlite"
         self.broker_port = free_port()
-        self._mosquitto = shutil.which("mosquitto", path=PATH)
-        self.broker_kind = "mosquitto" if self._mosquitto else "the demo's broker"
+        self._mosquitto = mosquitto
+        self.broker_kind = "mosquitto" if mosquitto else "the demo's broker"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._log: IO[bytes] = (folder / "processes.log").open("ab")
         self._write_station(fps, station_port or self.broker_port, settings or {})
@@ -79,9 +83,8 @@ class Line:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for process in self._running.values():
-            process.kill()
-            process.wait()
+        for name in tuple(self._running):
+            self.kill(name)
         self._log.close()
 
     def start_station(self) -> int:
@@ -112,7 +115,8 @@ class Line:
     def kill(self, name: str) -> int:
         """Kill a process with SIGKILL, wait until it is gone, and return the moment, ns."""
         process = self._running.pop(name)
-        process.kill()
+        # The demo's broker works in a child of the process that was started.
+        os.killpg(process.pid, signal.SIGKILL)
         t_ns = time.monotonic_ns()
         process.wait()
         return t_ns
@@ -161,7 +165,11 @@ class Line:
 
     def _start(self, name: str, words: list[str]) -> int:
         self._running[name] = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._log
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=self._log,
+            start_new_session=True,
         )
         return self._running[name].pid
 

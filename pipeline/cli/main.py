@@ -24,6 +24,7 @@ from pipeline.cli import (
     replay,
     run,
     station_file,
+    trace,
 )
 
 EPILOG = (
@@ -45,6 +46,7 @@ app.command(name="replay")(replay.replay)
 app.command(name="chaos")(chaos.chaos)
 app.command(name="collect")(collect.collect)
 app.command(name="doctor")(doctor.doctor)
+app.command(name="trace")(trace.trace)
 app.command(name="bench")(bench.bench)
 app.add_typer(bundles.app, name="models")
 app.add_typer(station_file.app, name="config")

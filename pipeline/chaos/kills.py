@@ -77,9 +77,7 @@ class Siege:
         Raises:
             LineguardError: a process ended by itself, or the line did not finish.
         """
-        self._line.start_broker()
-        self._line.start_collector()
-        self._pid = self._line.start_station()
+        self.start()
         for n in range(1, kills + 1):
             self._wait()
             self._kill_station()
@@ -88,25 +86,38 @@ class Siege:
             if n % OTHERS_EVERY == OTHERS_EVERY // 2:
                 self._kill_other("collector")
             self._on_kill(n)
-        self._finish(kills * DECISIONS_PER_KILL)
-        books = audit(self._witness.acts, self._runs, self._line.store, self._line.archive)
-        return Outcome(books, self._kills, self._recoveries(), self._line.broker_kind)
+        self.finish(kills * DECISIONS_PER_KILL)
+        return Outcome(self.audit(), self._kills, self._recoveries(), self._line.broker_kind)
+
+    def start(self) -> None:
+        """Start all three."""
+        self._line.start_broker()
+        self._line.start_collector()
+        self._pid = self._line.start_station()
+
+    def decide(self, more: int) -> None:
+        """Wait until so many more parts were decided."""
+        wanted = self._witness.look() + more
+        self._line.until(lambda: self._seen() >= wanted, "new verdicts")
+
+    def audit(self) -> Audit:
+        """Compare gate, ledger and archive.
+
+        Raises:
+            StoreError: one of them was damaged.
+        """
+        return audit(self._witness.acts, self._runs, self._line.store, self._line.archive)
 
     def _wait(self) -> None:
         """Let the station decide some parts; now and then kill it while it still starts."""
         if self._random.random() < BOOT_SHARE:
-            self._pause(self._random.uniform(0, BOOT_S))
+            self._line.pause(self._random.uniform(0, BOOT_S))
             return
-        wanted = self._witness.look() + self._random.randint(1, 2 * DECISIONS_PER_KILL)
-        self._line.until(lambda: self._seen() >= wanted, "new verdicts")
+        self.decide(self._random.randint(1, 2 * DECISIONS_PER_KILL))
 
     def _seen(self) -> int:
         self._start_those_due()
         return self._witness.look()
-
-    def _pause(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        self._line.until(lambda: time.monotonic() >= end, "a moment")
 
     def _kill_station(self) -> None:
         self._killed_ns.append(self._line.kill("station"))
@@ -133,7 +144,7 @@ class Siege:
         if run is not None and run not in self._runs.values():
             self._runs[self._pid] = run
 
-    def _finish(self, decisions: int) -> None:
+    def finish(self, decisions: int) -> None:
         """Let the line decide the rest, then bring all home."""
         self._line.until(lambda: not self._back or self._seen() < 0, "broker and collector")
         self._line.until(lambda: self._seen() >= decisions, "the remaining decisions", 10 * 60)
@@ -144,8 +155,7 @@ class Siege:
             if not self._line.waiting():
                 break
             self._pid = self._line.start_station()
-            before = self._witness.look()
-            self._line.until(lambda before=before: self._seen() > before, "a verdict")  # type: ignore[misc]
+            self.decide(1)
         else:
             raise PublishError(f"chaos: {self._line.waiting()} records were never acknowledged")
         self._witness.look()

@@ -41,7 +41,6 @@ class Line:
         folder: an empty one.
         store: of the station, or None for one in ``folder``.
         fps: exposures a second; each is one part.
-        station_port: where the station looks for the broker, if not at the broker itself.
         settings: of the station's store.
         mosquitto: the program, or None for the broker of the demo.
 
@@ -59,7 +58,6 @@ class Line:
         *,
         store: Path | None = None,
         fps: float = 100.0,
-        station_port: int | None = None,
         settings: Mapping[str, Any] | None = None,
         mosquitto: str | None = shutil.which("mosquitto", path=PATH),
     ) -> None:
@@ -72,7 +70,7 @@ class Line:
         self.broker_kind = "mosquitto" if mosquitto else "the demo's broker"
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._log: IO[bytes] = (folder / "processes.log").open("ab")
-        self._write_station(fps, station_port or self.broker_port, settings or {})
+        self._write_station(fps, self.broker_port, settings or {})
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +84,18 @@ class Line:
         for name in tuple(self._running):
             self.kill(name)
         self._log.close()
+
+    def connect_station_to(self, port: int) -> None:
+        """Let the station look for the broker at another port, from its next start on."""
+        file = self.folder / "station.yaml"
+        page = yaml.safe_load(file.read_text(encoding="utf-8"))
+        page["publishers"][0]["port"] = port
+        file.write_text(yaml.safe_dump(page, sort_keys=False), encoding="utf-8")
+
+    def pause(self, seconds: float) -> None:
+        """Let the line work for a while."""
+        end = time.monotonic() + seconds
+        self.until(lambda: time.monotonic() >= end, "a moment", seconds + PATIENCE_S)
 
     def start_station(self) -> int:
         """Start a station; return its process id."""

@@ -125,7 +125,8 @@ def build(
     inspector, identity = make_inspector(config, model), identity_of(config, model)
     camera = camera or open_camera(config, clock)
     receivers = _receivers(config)
-    ledger = Ledger(config.store_path, tuple(receivers))
+    store = config.document.store
+    ledger = Ledger(config.store_path, tuple(receivers), store.reserve_mb << 20)
     return Station(
         camera=camera,
         inspector=inspector,
@@ -140,6 +141,7 @@ def build(
             for name, publisher in receivers.items()
         },
         on_record=on_record,
+        record_first=store.commit == "before_act",
     )
 
 

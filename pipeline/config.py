@@ -116,12 +116,18 @@ class StoreSection(_Section):
     Attributes:
         path: folder, relative to this file; made if it is not there.
         pictures: which parts' pictures are kept.
-        keep_pictures_mb: the oldest pictures are deleted above this; records are never deleted.
+        keep_pictures_mb: the oldest pictures are deleted above this, those of good parts first;
+            records are never deleted.
+        reserve_mb: room that is held for records and let go when the disk is full; 0 holds none.
+        commit: whether a record is on the disk before the outputs are told (no decision can be
+            lost), or after (the outputs do not wait for the disk; a crash in between loses one).
     """
 
     path: str
     pictures: Annotated[str, Field(pattern="^(all|rejects|none)$")] = "rejects"
     keep_pictures_mb: Annotated[int, Field(ge=1)] = 2000
+    reserve_mb: Annotated[int, Field(ge=0, le=1 << 20)] = 64
+    commit: Annotated[str, Field(pattern="^(before_act|after_act)$")] = "before_act"
 
 
 class HealthSection(_Section):

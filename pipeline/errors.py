@@ -8,6 +8,7 @@ LineguardError
 ├── ModelError         the station goes safe: no verdict can be trusted
 ├── OutputError        the station goes safe: a reject might not happen
 ├── StoreError         the station goes safe: a verdict could not be proved
+│   └── DiskFull       the station rejects parts until there is room again, and records them then
 └── PublishError       the publish loop retries; the ledger keeps the records
 """
 
@@ -58,6 +59,10 @@ class StoreError(LineguardError):
     """The ledger or an image could not be written or read."""
 
     exit_code = 74
+
+
+class DiskFull(StoreError):
+    """There is no room for a record or a picture; what was kept before stays."""
 
 
 class PublishError(LineguardError):

@@ -50,11 +50,24 @@ class Handoff(Generic[T]):
         while batch := self.take(1):
             yield from batch
 
-    def take(self, most: int) -> list[T]:
-        """Wait for an item, then return all that wait, up to ``most``; empty once closed."""
+    @property
+    def ended(self) -> bool:
+        """True once it is closed and nothing waits in it."""
         with self._changed:
-            while not self._items and not self._closed:
-                self._changed.wait()
+            return self._closed and not self._items
+
+    def take(self, most: int, wait_s: float | None = None) -> list[T]:
+        """Wait for an item, then return all that wait, up to ``most``.
+
+        Args:
+            most: how many are taken at once.
+            wait_s: how long to wait for the first one, seconds; None waits for as long as it takes.
+
+        Returns:
+            The items; none if the time is over or the queue is closed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closed, wait_s)
             batch = [self._items.popleft() for _ in range(min(most, len(self._items)))]
             self._changed.notify_all()
             return batch

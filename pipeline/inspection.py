@@ -46,6 +46,8 @@ class _Case:
     views: list[Detections] = field(default_factory=list)
     picture: Image | None = None
     picture_box: Box | None = None
+    picture_view: int = -1
+    """Which of the views shows the picture."""
     strongest: float = -1.0
     next_view_px: float = 0.0
     """Way along the belt after which the next view is taken, from where it was first whole."""
@@ -219,6 +221,7 @@ class Inspector:
         strongest = float(found.score.max()) if len(found) else 0.0
         if strongest > case.strongest:
             case.strongest, case.picture, case.picture_box = strongest, frame.image, box
+            case.picture_view = len(case.views) - 1
         if self._sure_by is not None and len(case.views) < self._views:
             defects = vote(case.views, self._detector.labels)
             size = (box.width, box.height)
@@ -271,5 +274,31 @@ class Inspector:
             views=len(case.views),
             picture=case.picture,
             picture_box=case.picture_box,
+            picture_verdict=self._verdict_of_picture(case),
             stamps={"exposed": t_ns},
         )
+
+    def _verdict_of_picture(self, case: _Case) -> Verdict | None:
+        """Judge the kept picture alone: it is what can be run again, view by view is not kept."""
+        if case.picture_box is None:
+            return None
+        found = case.views[case.picture_view]
+        size = (case.picture_box.width, case.picture_box.height)
+        return judged_alone(found, self._detector.labels, self._rulebook, len(case.views), size)
+
+
+def judged_alone(
+    found: Detections,
+    labels: tuple[str, ...],
+    rulebook: Rulebook,
+    views: int,
+    size: tuple[float, float],
+) -> Verdict:
+    """Return the verdict that one view of a part would give.
+
+    Args:
+        found: in pixels relative to the part.
+        views: pictures of the part that were looked at; the recipe may ask for some.
+        size: width and height of the part, pixels.
+    """
+    return rulebook.decide(vote([found], labels), views, size).verdict

@@ -12,11 +12,12 @@ from pipeline.publishers import Publisher
 log = logging.getLogger(__name__)
 
 RECEIVER = "publisher "
-"""Faults of parts whose name begins so degrade the station: records wait, verdicts stay good."""
-
-
+DISK = "disk"
 NOTICE = "notice "
-"""So do these: something that a person has allowed, and that must not be forgotten."""
+"""Something that a person has allowed, and that must not be forgotten."""
+
+DEGRADING = (RECEIVER, DISK, NOTICE)
+"""Faults of parts whose name begins so degrade the station: verdicts stay good and recorded."""
 
 
 class Readiness:
@@ -102,7 +103,7 @@ class Readiness:
         """Be ready only while frames come and nothing that a verdict needs is at fault."""
         if self._phase == "stopped":
             return "stopped"
-        if any(not part.startswith((RECEIVER, NOTICE)) for part in self._faults):
+        if any(not part.startswith(DEGRADING) for part in self._faults):
             return "not ready"
         if self._phase != "seeing":
             return self._phase

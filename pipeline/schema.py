@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.limits import each_once, no_constant
+from pipeline.receipts import receipt_schema
 from pipeline.types import RECORD_SCHEMA, DefectRow, Record, Verdict
 
 MAX_BYTES = 64 * 1024
@@ -54,6 +55,8 @@ EXAMPLE = Record(
     latency_ms=38.412,
     image="2026/01/05/019aa9c5-1f80-7c3e-9d5b-0f6a1c2b3d4e.jpg",
     image_sha256=hashlib.sha256(b"picture").hexdigest(),
+    image_box=(288.0, 96.0, 928.0, 576.0),
+    image_verdict=Verdict.FAIL,
     previous_sha256=hashlib.sha256(b"previous").hexdigest(),
 )
 """The record that the documents show; tests vary it."""
@@ -165,7 +168,7 @@ def example_event() -> dict[str, Any]:
 
 
 def topic(root: str, address: Place, leaf: str) -> str:
-    """Return the MQTT topic of a station: ``inspection``, ``defect`` or ``state``."""
+    """Return the MQTT topic of a station: ``inspection``, ``defect``, ``state``, ``ack/...``."""
     return f"{root}/v1/{address.path}/{leaf}"
 
 
@@ -252,8 +255,8 @@ def asyncapi() -> dict[str, Any]:
             "plain": _server("mqtt", "localhost:1883", "Only on the same machine."),
             "tls": _server("mqtts", "broker.example:8883", "TLS 1.2 or newer."),
         },
-        "channels": {leaf: _channel(leaf, said) for leaf, said in _LEAVES.items()},
-        "operations": {leaf: _operation(leaf) for leaf in _LEAVES},
+        "channels": {_name(leaf): _channel(leaf, said) for leaf, said in _LEAVES.items()},
+        "operations": {_name(leaf): _operation(leaf) for leaf in _LEAVES},
         "components": {
             "messages": {
                 "inspection": {
@@ -269,8 +272,20 @@ def asyncapi() -> dict[str, Any]:
                     "contentType": "application/json",
                     "payload": {"$ref": "#/components/schemas/State"},
                 },
+                "receipt": {
+                    "name": "receipt",
+                    "title": "What a collector has committed",
+                    "contentType": "application/json",
+                    "payload": {"$ref": "#/components/schemas/Receipt"},
+                    "examples": [{"payload": {"run": EXAMPLE.run, "from": 1, "through": 4211}}],
+                },
             },
-            "schemas": {"Inspection": parts, "State": state_schema(), **definitions},
+            "schemas": {
+                "Inspection": parts,
+                "State": state_schema(),
+                "Receipt": receipt_schema(),
+                **definitions,
+            },
         },
     }
 
@@ -296,7 +311,10 @@ _LEAVES = {
     "inspection": "One event per part, whatever the verdict.",
     "defect": "The same events again, FAIL and UNSURE only; off unless the station file asks.",
     "state": "Retained: the newest state; the last will replaces it when the station is lost.",
+    "ack/{collector}": "From a collector: what it has committed; off unless the station names one.",
 }
+_MESSAGES = {"state": "state", "ack/{collector}": "receipt"}
+_RECEIVED = "ack/{collector}"
 
 
 def _server(protocol: str, host: str, said: str) -> dict[str, Any]:
@@ -317,7 +335,8 @@ def _server(protocol: str, host: str, said: str) -> dict[str, Any]:
 
 def _channel(leaf: str, said: str) -> dict[str, Any]:
     levels = ("enterprise", "site", "area", "line", "station")
-    message = "state" if leaf == "state" else "inspection"
+    message = _MESSAGES.get(leaf, "inspection")
+    collector = {"collector": {"description": "Name of the collector; [a-z0-9_-]+"}}
     return {
         "address": "{root}/v1/" + "/".join(f"{{{level}}}" for level in levels) + f"/{leaf}",
         "description": said,
@@ -325,6 +344,7 @@ def _channel(leaf: str, said: str) -> dict[str, Any]:
         "parameters": {
             "root": {"default": "lineguard", "description": "First level of all topics."},
             **{level: {"description": f"ISA-95 level, {level}; [a-z0-9_-]+"} for level in levels},
+            **(collector if leaf == _RECEIVED else {}),
         },
     }
 
@@ -332,10 +352,14 @@ def _channel(leaf: str, said: str) -> dict[str, Any]:
 def _operation(leaf: str) -> dict[str, Any]:
     retained = leaf == "state"
     return {
-        "action": "send",
-        "channel": {"$ref": f"#/channels/{leaf}"},
+        "action": "receive" if leaf == _RECEIVED else "send",
+        "channel": {"$ref": f"#/channels/{_name(leaf)}"},
         "bindings": {"mqtt": {"qos": 1, "retain": retained, "bindingVersion": "0.2.0"}},
     }
+
+
+def _name(leaf: str) -> str:
+    return leaf.partition("/")[0]
 
 
 def _describe(schema: dict[str, Any], of: type[Any]) -> None:

@@ -17,15 +17,22 @@ from typing import Protocol
 
 from pipeline.cameras import Camera
 from pipeline.clock import NS_PER_MS, NS_PER_S, Clock
-from pipeline.errors import CameraError, LineguardError, OutputError, PublishError, StoreError
+from pipeline.errors import (
+    CameraError,
+    DiskFull,
+    LineguardError,
+    OutputError,
+    PublishError,
+    StoreError,
+)
 from pipeline.handoff import Handoff
 from pipeline.monitor.figures import Beat, LatencyCount, ModelFacts, Snapshot
 from pipeline.monitor.shifts import TimesOfDay
 from pipeline.outputs import Output
 from pipeline.publishers import Publisher
-from pipeline.readiness import NOTICE, RECEIVER, Readiness
+from pipeline.readiness import DISK, NOTICE, RECEIVER, Readiness
 from pipeline.records import Identity, Link, StoredPicture, record_of
-from pipeline.types import Frame, Inspection, Record
+from pipeline.types import Decision, Frame, Inspection, Record, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +53,8 @@ is noticed within a second, or within three frame times."""
 INTERVAL_SHARE = 0.2
 FROZEN_READ_S = 30.0
 """A camera's read that lasts longer will never return: its own time-outs are far shorter."""
+DISK_CHECK_S = 0.3
+DECISIONS_HELD = 100_000
 
 
 class Inspects(Protocol):
@@ -69,6 +78,8 @@ class KeepsRecords(Protocol):
     """What the station needs of a ledger."""
 
     def append(self, drafts: Sequence[Callable[[Link], Record]]) -> tuple[Record, ...]: ...
+
+    def shortage(self) -> str: ...
 
     def close(self) -> None: ...
 
@@ -156,6 +167,7 @@ class Station:
     Args:
         outboxes: publisher and outbox per receiver.
         on_record: called with every record once it is in the ledger, from the keep thread.
+        record_first: the outputs are told once the record is on the disk; else before.
         watch: how it looks after itself.
     """
 
@@ -171,6 +183,7 @@ class Station:
         outputs: Sequence[Output] = (),
         outboxes: Mapping[str, tuple[Publisher, Waits]] | None = None,
         on_record: Callable[[Record], None] = lambda record: None,
+        record_first: bool = True,
         watch: Watch | None = None,
     ) -> None:
         self.tally = Tally()
@@ -186,6 +199,7 @@ class Station:
         self._outputs = tuple(outputs)
         self._outboxes = dict(outboxes or {})
         self._on_record = on_record
+        self._record_first = record_first
         self._watch = watch or Watch()
         self._self_test_times = TimesOfDay(self._watch.self_test_at)
         self._self_tests = 1  # the one before the start
@@ -373,50 +387,129 @@ class Station:
             self._decisions.close()
 
     def _act(self, inspections: Sequence[Inspection]) -> None:
-        """Act on all of them and hand all on before an output's failure stops the station."""
-        failed = None
-        for inspection in inspections:
-            failed = self._actuate(inspection) or failed
-            acted = self._clock.now_ns()
-            done = replace(inspection, stamps={**inspection.stamps, "acted": acted})
-            self.tally.verdicts[done.decision.verdict.value] += 1
-            self.tally.latency_ms.append((acted - done.stamps["exposed"]) / NS_PER_MS)
-            self._latencies.add((acted - done.stamps["exposed"]) / NS_PER_S)
-            if self._decisions.put(done) is not None:
-                log.error("part %d: decided, but the ledger was closed", done.part.id)
+        """Hand decisions on to be recorded; act on them first where the outputs cannot wait.
+
+        All are acted on and handed on before an output's failure stops the station.
+        """
+        done, failed = (inspections, None) if self._record_first else self._command(inspections)
+        for inspection in done:
+            if self._decisions.put(inspection) is not None:
+                log.error("part %d: decided, but the ledger was closed", inspection.part.id)
+                failed = self._reject_unrecorded([inspection]) or failed
         if failed is not None:
             raise failed
 
-    def _actuate(self, inspection: Inspection) -> OutputError | None:
-        """Command every output even if one fails."""
-        failed = None
-        for output in self._outputs:
-            try:
-                output.act(inspection)
-            except OutputError as error:
-                failed = error
-        return failed
+    def _command(
+        self, inspections: Sequence[Inspection]
+    ) -> tuple[list[Inspection], OutputError | None]:
+        """Command every output even if one fails; return what was done, and the failure."""
+        done, failed = [], None
+        for inspection in inspections:
+            for output in self._outputs:
+                try:
+                    output.act(inspection)
+                except OutputError as error:
+                    failed = error
+            acted = self._clock.now_ns()
+            done.append(replace(inspection, stamps={**inspection.stamps, "acted": acted}))
+            self.tally.verdicts[inspection.decision.verdict.value] += 1
+            self.tally.latency_ms.append((acted - inspection.stamps["exposed"]) / NS_PER_MS)
+            self._latencies.add((acted - inspection.stamps["exposed"]) / NS_PER_S)
+        return done, failed
+
+    def _reject_unrecorded(self, inspections: Sequence[Inspection]) -> OutputError | None:
+        """Reject parts that have no record, unless they were acted on already."""
+        if not self._record_first:
+            return None
+        return self._command([_unsure(i, "it could not be recorded") for i in inspections])[1]
 
     def _keep(self) -> None:
-        while batch := self._decisions.take(RECORDS_PER_COMMIT):
+        while not self._decisions.ended:
+            if batch := self._decisions.take(RECORDS_PER_COMMIT, DISK_CHECK_S):
+                self._record(batch)
             with self._beats["keep"].step():
-                for record in self._ledger.append([self._draft(i) for i in batch]):
-                    self._on_record(record)
-            self._kept.set()
+                self._check_disk()
+
+    def _append(self, batch: Sequence[Inspection]) -> tuple[Record, ...]:
+        with self._beats["keep"].step():
+            return self._ledger.append([self._draft(i) for i in batch])
+
+    def _record(self, batch: Sequence[Inspection]) -> None:
+        """Write decisions down, then act on them, unless that was done before."""
+        try:
+            records = self._append(batch)
+        except DiskFull as error:
+            self._hold(batch, error)
+            return
+        except StoreError:
+            self._reject_unrecorded(batch)
+            raise
+        if self._record_first and (failed := self._command(batch)[1]):
+            self._fail(failed)  # the others are still recorded: that matters more
+        self._tell(records)
+
+    def _tell(self, records: Sequence[Record]) -> None:
+        self._kept.set()
+        for record in records:
+            self._on_record(record)
+
+    def _hold(self, batch: Sequence[Inspection], error: DiskFull) -> None:
+        """Reject what finds no room, and record it, as rejected, once there is some.
+
+        Raises:
+            DiskFull: the station was stopped, or too many parts came, before there was.
+        """
+        self._readiness.fault("ledger", str(error))
+        held = self._held(batch, error)
+        while held:
+            more = self._decisions.take(RECORDS_PER_COMMIT, DISK_CHECK_S)
+            held += self._held(more, error)
+            self._check_disk()
+            try:
+                due = held[:RECORDS_PER_COMMIT]
+                self._tell(self._append(due))
+                del held[: len(due)]
+            except DiskFull:
+                if self._decisions.ended or len(held) > DECISIONS_HELD:
+                    log.error("%d parts were rejected and could not be recorded", len(held))
+                    raise
+        self._readiness.clear("ledger")
+
+    def _held(self, batch: Sequence[Inspection], error: DiskFull) -> list[Inspection]:
+        """Reject parts, without their pictures, which would fill the memory."""
+        bare = [replace(i, picture=None, picture_box=None) for i in batch]
+        if not self._record_first:
+            return bare
+        done, failed = self._command([_unsure(i, f"disk full: {error}") for i in bare])
+        if failed is not None:
+            self._fail(failed)
+        return done
+
+    def _check_disk(self) -> None:
+        if shortage := self._ledger.shortage():
+            self._readiness.fault(DISK, shortage)
+        else:
+            self._readiness.clear(DISK)
 
     def _end_keeping(self) -> None:
         self._decisions.close()
         for inspection in self._decisions:
             log.error("part %d: decided, but the ledger was closed", inspection.part.id)
+            self._reject_unrecorded([inspection])
         self._all_kept.set()
         self._kept.set()
 
     def _draft(self, inspection: Inspection) -> Callable[[Link], Record]:
         time = self._clock.wall()
-        name = f"{time:%Y/%m/%d/%H%M%S}-{self._identity.run}-{inspection.part.id:08d}"
+        verdict = inspection.decision.verdict.value.lower()
+        name = f"{time:%Y/%m/%d/%H%M%S}-{self._identity.run}-{inspection.part.id:08d}-{verdict}"
+        stamps = {"acted": self._clock.now_ns(), **inspection.stamps}
+        inspection = replace(inspection, stamps=stamps)
         picture = None
         try:
             picture = self._keep_picture(inspection, name)
+        except DiskFull as error:
+            self._readiness.fault(DISK, str(error))
         except StoreError as error:
             self._fail(error)  # its record is still written: that matters more
         return lambda link: record_of(inspection, self._identity, link, time, picture)
@@ -455,7 +548,11 @@ class Station:
         except PublishError as error:
             self._readiness.fault(RECEIVER + name, str(error))
             return False
-        outbox.confirm(confirmed)
+        try:
+            outbox.confirm(confirmed)
+        except DiskFull as error:
+            self._readiness.fault(DISK, str(error))  # they are delivered again
+            return False
         self._readiness.clear(RECEIVER + name)
         return True
 
@@ -546,3 +643,8 @@ class Station:
 
     def _count_undelivered(self, name: str, outbox: Waits) -> None:
         self.undelivered[name] = outbox.count()
+
+
+def _unsure(inspection: Inspection, reason: str) -> Inspection:
+    decision = Decision(Verdict.UNSURE, (reason, *inspection.decision.reasons))
+    return replace(inspection, decision=decision)

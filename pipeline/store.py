@@ -2,6 +2,7 @@
 
 One process writes a ledger at a time. A record is committed (synchronous=FULL) before anybody is
 told of it; the database is the queue, so what was not delivered is still there after any crash.
+Where the disk is full, pictures make room for records: those of good parts first, then the oldest.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from pathlib import Path
 from typing import IO
 
 from pipeline import schema
-from pipeline.errors import ConfigError, StoreError
+from pipeline.disk import Room, free_bytes, is_full
+from pipeline.errors import ConfigError, DiskFull, StoreError
 from pipeline.records import GENESIS, Link, StoredPicture
 from pipeline.types import Record
 
 DATABASE = "ledger.sqlite"
 PICTURES = "pictures"
+LEAST_FREE_BYTES = 1 << 17
+"""Below this SQLite's "disk I/O error" means that its shared index found no room."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS records (
@@ -42,14 +46,16 @@ class Ledger:
     Args:
         folder: of the store; made if it is not there.
         receivers: names of those who must be told of every record.
+        reserve_bytes: room that is held for records on a disk that others fill.
     """
 
-    def __init__(self, folder: Path, receivers: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, receivers: Sequence[str] = (), reserve_bytes: int = 0) -> None:
         self._receivers = tuple(receivers)
-        with _store_errors(folder):
+        self._room = Room(folder, reserve_bytes)
+        with store_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder / "ledger.lock")
-            self._db = _connect(folder)
+            self._db = open_database(folder / DATABASE)
             self._db.executescript(_TABLES)
             row = self._db.execute(
                 "SELECT number, sha256 FROM records ORDER BY number DESC LIMIT 1"
@@ -69,6 +75,7 @@ class Ledger:
             The records, in order, once they are on the disk.
 
         Raises:
+            DiskFull: nothing of this call was kept; it may be repeated.
             StoreError: nothing of this call was kept.
         """
         made, number, seq, previous = [], self._number, self._seq, self._previous
@@ -91,19 +98,39 @@ class Ledger:
                     previous,
                 )
             )
-        with _store_errors(self._folder), self._db:
-            self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            self._db.executemany(
-                "INSERT INTO outbox VALUES (?, ?)",
-                [(receiver, row[0]) for row in rows for receiver in self._receivers],
-            )
+        try:
+            self._commit(rows)
+        except DiskFull:
+            self._room.release()
+            self._commit_or_note(rows)
         self._number, self._seq, self._previous = number, seq, previous
         return tuple(made)
+
+    def shortage(self) -> str:
+        """Say in one line what the disk lacks, or "" if nothing."""
+        with store_errors(self._folder):
+            return self._room.shortage()
 
     def close(self) -> None:
         """Close the database; may be called twice."""
         self._db.close()
         self._lock.close()
+
+    def _commit(self, rows: Sequence[tuple[object, ...]]) -> None:
+        with store_errors(self._folder), self._db:
+            self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany(
+                "INSERT INTO outbox VALUES (?, ?)",
+                [(receiver, row[0]) for row in rows for receiver in self._receivers],
+            )
+
+    def _commit_or_note(self, rows: Sequence[tuple[object, ...]]) -> None:
+        try:
+            self._commit(rows)
+        except DiskFull:
+            with store_errors(self._folder):
+                self._room.failed()
+            raise
 
 
 class Outbox:
@@ -112,12 +139,13 @@ class Outbox:
     def __init__(self, folder: Path, receiver: str) -> None:
         self._folder = folder
         self._receiver = receiver
-        with _store_errors(folder):
-            self._db = _connect(folder)
+        with store_errors(folder):
+            # A confirmation that a power cut takes back is delivered again: no need to wait for it.
+            self._db = open_database(folder / DATABASE, synchronous="NORMAL")
 
     def waiting(self, limit: int) -> tuple[Record, ...]:
         """Return the oldest records that the receiver has not confirmed."""
-        with _store_errors(self._folder):
+        with store_errors(self._folder):
             rows = self._db.execute(
                 "SELECT body FROM outbox JOIN records USING (number) WHERE receiver = ? "
                 "ORDER BY number LIMIT ?",
@@ -127,7 +155,7 @@ class Outbox:
 
     def count(self) -> int:
         """Return how many records wait."""
-        with _store_errors(self._folder):
+        with store_errors(self._folder):
             row = self._db.execute(
                 "SELECT count(*) FROM outbox WHERE receiver = ?", (self._receiver,)
             ).fetchone()
@@ -135,7 +163,7 @@ class Outbox:
 
     def confirm(self, ids: Sequence[str]) -> None:
         """Forget that the receiver waits for these."""
-        with _store_errors(self._folder), self._db:
+        with store_errors(self._folder), self._db:
             self._db.executemany(
                 "DELETE FROM outbox WHERE receiver = ? AND number = "
                 "(SELECT number FROM records WHERE id = ?)",
@@ -148,15 +176,23 @@ class Outbox:
 
 
 class Pictures:
-    """Picture files of a store, the oldest deleted when they exceed their share of the disk."""
+    """Picture files of a store: a ring within a share of the disk.
+
+    The oldest makes room, those whose name ends in ``GOOD`` before all others: what was rejected
+    is looked at again, what passed hardly ever.
+    """
+
+    GOOD = "-pass"
 
     def __init__(self, folder: Path, keep_bytes: int) -> None:
         self._folder = folder
         self._keep_bytes = keep_bytes
-        with _store_errors(folder):
-            files = sorted((folder / PICTURES).rglob("*.jpg"))
-            self._files = deque((file, file.stat().st_size) for file in files)
-        self._bytes = sum(size for _, size in self._files)
+        self._good: deque[tuple[Path, int]] = deque()
+        self._others: deque[tuple[Path, int]] = deque()
+        self._bytes = 0
+        with store_errors(folder):
+            for file in sorted((folder / PICTURES).rglob("*.jpg")):
+                self._add(file, file.stat().st_size)
 
     def keep(self, name: str, jpeg: bytes) -> StoredPicture:
         """Write a picture and wait until it is on the disk.
@@ -165,22 +201,76 @@ class Pictures:
             name: relative path without suffix; names sort by time.
 
         Raises:
+            DiskFull: there is no room, also without the older pictures.
             StoreError: it could not be written.
         """
         file = self._folder / PICTURES / f"{name}.jpg"
-        with _store_errors(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("xb") as stream:
-                stream.write(jpeg)
-                stream.flush()
-                os.fsync(stream.fileno())
-            self._files.append((file, len(jpeg)))
-            self._bytes += len(jpeg)
-            while self._bytes > self._keep_bytes and len(self._files) > 1:
-                oldest, size = self._files.popleft()
-                oldest.unlink(missing_ok=True)
-                self._bytes -= size
+        while not self._written(file, jpeg):
+            self._drop_oldest()
+        self._add(file, len(jpeg))
+        with store_errors(file):
+            while self._bytes > self._keep_bytes and len(self._good) + len(self._others) > 1:
+                self._drop_oldest()
         return StoredPicture(str(file.relative_to(self._folder)), hashlib.sha256(jpeg).hexdigest())
+
+    def _written(self, file: Path, jpeg: bytes) -> bool:
+        """Write a file whole or not at all; return False if dropping another may make room."""
+        try:
+            with store_errors(file):
+                _write_new(file, jpeg)
+        except DiskFull:
+            if not (self._good or self._others):
+                raise
+            return False
+        return True
+
+    def _add(self, file: Path, size: int) -> None:
+        ring = self._good if file.stem.endswith(self.GOOD) else self._others
+        ring.append((file, size))
+        self._bytes += size
+
+    def _drop_oldest(self) -> None:
+        oldest, size = (self._good or self._others).popleft()
+        with store_errors(oldest):
+            oldest.unlink(missing_ok=True)
+        self._bytes -= size
+
+
+def _write_new(file: Path, data: bytes) -> None:
+    """Write a file that is not there yet and wait for the disk; leave none that is cut off."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("xb") as stream:
+        try:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        except OSError:
+            file.unlink(missing_ok=True)
+            raise
+
+
+def newest_run(folder: Path) -> str | None:
+    """Return the run of the newest record of a store, or None if there is no record.
+
+    Raises:
+        StoreError: the ledger cannot be read.
+    """
+    if not (folder / DATABASE).is_file():
+        return None
+    with store_errors(folder):
+        db = open_database(folder / DATABASE)
+        try:
+            query = "SELECT run FROM records ORDER BY number DESC LIMIT 1"
+            row = db.execute(query).fetchone() if _has_records(db) else None
+        finally:
+            db.close()
+    return None if row is None else str(row[0])
+
+
+def _has_records(db: sqlite3.Connection) -> bool:
+    """Tell whether the tables are there: a station may have died before it made them."""
+    query = "SELECT 1 FROM sqlite_master WHERE name = 'records'"
+    return db.execute(query).fetchone() is not None
 
 
 def read_records(folder: Path) -> Iterator[Record]:
@@ -192,8 +282,8 @@ def read_records(folder: Path) -> Iterator[Record]:
     if not (folder / DATABASE).is_file():
         raise StoreError(f"{folder}: no ledger here; was a station run with this store?")
     previous = GENESIS
-    with _store_errors(folder):
-        db = _connect(folder)
+    with store_errors(folder):
+        db = open_database(folder / DATABASE)
         try:
             for body, kept in db.execute("SELECT body, sha256 FROM records ORDER BY number"):
                 record = _checked(folder, body, kept, previous)
@@ -226,10 +316,15 @@ def _decoded(folder: Path, body: bytes) -> Record:
         raise StoreError(f"{folder}: {error}; was it written by another lineguard?") from error
 
 
-def _connect(folder: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(folder / DATABASE, timeout=5.0, check_same_thread=False)
+def open_database(file: Path, synchronous: str = "FULL") -> sqlite3.Connection:
+    """Open or make a database whose commits are on the disk when they return.
+
+    Raises:
+        sqlite3.Error: see ``store_errors``.
+    """
+    db = sqlite3.connect(file, timeout=5.0, check_same_thread=False)
     db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=FULL")
+    db.execute(f"PRAGMA synchronous={synchronous}")
     return db
 
 
@@ -246,12 +341,29 @@ def _locked(file: Path) -> IO[bytes]:
 
 
 @contextmanager
-def _store_errors(where: Path) -> Iterator[None]:
+def store_errors(where: Path) -> Iterator[None]:
+    """Turn the errors of database and files into ours.
+
+    Raises:
+        DiskFull: there is no room.
+        StoreError: anything else.
+    """
     try:
         yield
     except sqlite3.Error as error:
+        if _means_full(error, where):
+            raise DiskFull(f"{where}: no room for records: {error}; make room there") from error
         raise StoreError(f"{where}: the ledger cannot be used: {error}") from error
     except OSError as error:
+        if is_full(error):
+            raise DiskFull(f"{where}: {error.strerror}; make room there") from error
         raise StoreError(
             f"{error.filename or where}: {error.strerror}; the store needs a folder it may write to"
         ) from error
+
+
+def _means_full(error: sqlite3.Error, folder: Path) -> bool:
+    """Tell a full disk from damage; ``sqlite_errorcode`` came with Python 3.11."""
+    if "is full" in str(error):
+        return True
+    return "disk I/O error" in str(error) and free_bytes(folder) < LEAST_FREE_BYTES

@@ -175,6 +175,7 @@ class Inspection:
         views: how many pictures of it were looked at.
         picture: the view that shows the decision best, or None if there was no view.
         picture_box: the part within ``picture``, pixels.
+        picture_verdict: what the rules say of ``picture`` alone.
         stamps: monotonic time per stage, ns: ``exposed`` (of the frame that led to the decision),
             ``decided``; the station adds ``acted``.
     """
@@ -185,6 +186,7 @@ class Inspection:
     views: int
     picture: Image | None
     picture_box: Box | None
+    picture_verdict: Verdict | None = None
     stamps: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -223,9 +225,13 @@ class Record:
         artefact_sha256: hash of the model file that ran.
         config_sha256: hash of the configuration.
         runtime: name of the runtime and where it ran.
-        latency_ms: from the exposure that led to the decision, to the reject command.
+        latency_ms: from the exposure that led to the decision, to the reject command; where the
+            command waits for the record (the default), to the writing of the record.
         image: path of the stored picture relative to the store, or None.
         image_sha256: hash of that file, or None.
+        image_box: the part within that picture, pixels (x0, y0, x1, y1), or None.
+        image_verdict: what the rules say of that picture alone, or None; the verdict of a part
+            is voted over all its views.
         previous_sha256: hash of the record before, which chains them.
     """
 
@@ -253,4 +259,6 @@ class Record:
     latency_ms: float
     image: str | None
     image_sha256: str | None
+    image_box: tuple[float, float, float, float] | None
+    image_verdict: Verdict | None
     previous_sha256: str

@@ -72,14 +72,18 @@ def test_whole_numbers_and_numpy_numbers_do_not_change_the_hash() -> None:
 
 
 def test_the_hash_changes_with_any_field() -> None:
-    other: dict[type, Any] = {str: "other", int: 7, float: 7.5, tuple: (), type(None): "x"}
+    other: dict[type, Any] = {
+        str: "other", int: 7, float: 7.5, tuple: (), type(None): "x", Verdict: Verdict.UNSURE,
+    }  # fmt: skip
+    boxes = ("box", "image_box")
     hashes = {schema.sha256(EXAMPLE)}
-    names = [name for name in Record.__dataclass_fields__ if name not in ("verdict", "box")]
+    names = [name for name in Record.__dataclass_fields__ if name not in boxes]
     for name in names:
         value = other[type(getattr(EXAMPLE, name))]
         hashes.add(schema.sha256(replace(EXAMPLE, **{name: value})))
-    hashes.add(schema.sha256(replace(EXAMPLE, verdict=Verdict.UNSURE)))
-    assert len(hashes) == len(names) + 2
+    for name in boxes:
+        hashes.add(schema.sha256(replace(EXAMPLE, **{name: (1.0, 2.0, 3.0, 4.0)})))
+    assert len(hashes) == len(names) + len(boxes) + 1
 
 
 @pytest.mark.parametrize(

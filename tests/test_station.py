@@ -69,6 +69,9 @@ class FailingLedger:
             raise StoreError("store: No space left on device")
         return self._ledger.append(drafts)
 
+    def shortage(self) -> str:
+        return ""
+
     def close(self) -> None:
         self._ledger.close()
 

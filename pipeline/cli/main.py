@@ -13,7 +13,19 @@ from pipeline.errors import LineguardError
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
-from pipeline.cli import bench, bundles, demo, doctor, lab, replay, run, station_file
+from pipeline.cli import (
+    bench,
+    bundles,
+    chaos,
+    collect,
+    demo,
+    doctor,
+    lab,
+    replay,
+    run,
+    station_file,
+    trace,
+)
 
 EPILOG = (
     "Exit codes: 0 well; 1 a check found a difference; 2 wrong use; 69 camera, broker or output "
@@ -31,7 +43,10 @@ app = typer.Typer(
 app.command(name="demo")(demo.demo)
 app.command(name="run")(run.run)
 app.command(name="replay")(replay.replay)
+app.command(name="chaos")(chaos.chaos)
+app.command(name="collect")(collect.collect)
 app.command(name="doctor")(doctor.doctor)
+app.command(name="trace")(trace.trace)
 app.command(name="bench")(bench.bench)
 app.add_typer(bundles.app, name="models")
 app.add_typer(station_file.app, name="config")

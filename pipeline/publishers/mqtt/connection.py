@@ -14,7 +14,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from pipeline.errors import ConfigError
 from pipeline.publishers.mqtt.options import Options, password_of, tls_context
+from pipeline.receipts import Receipt, read_receipt
 from pipeline.schema import EVENT_CONTENT, OFFLINE, canonical
 
 LOG = logging.getLogger(__name__)
@@ -55,20 +57,23 @@ class Connection:
     same records again: two copies. So a new connection starts with paho's queue emptied.
 
     Attributes:
-        notes: answers and breaks, in the order they happened.
+        notes: answers, breaks and receipts, in the order they happened.
         where: names the broker in messages.
         trouble: why there is no connection; "" if there is one.
         receive_maximum: messages the broker takes at a time; paho does not heed it.
         max_packet_bytes: the largest packet the broker takes, as far as it says so.
     """
 
-    def __init__(self, options: Options, client_id: str, state_topic: str) -> None:
-        self.notes: queue.SimpleQueue[Answer | Break] = queue.SimpleQueue()
+    def __init__(
+        self, options: Options, client_id: str, state_topic: str, receipt_topic: str | None = None
+    ) -> None:
+        self.notes: queue.SimpleQueue[Answer | Break | Receipt] = queue.SimpleQueue()
         self.where = f"mqtt broker {options.host}:{options.port}"
         self.trouble = f"{self.where} does not answer; is it running and the port open?"
         self.receive_maximum = options.in_flight
         self.max_packet_bytes = MAX_PACKET_BYTES
         self._state_topic = state_topic
+        self._receipt_topic = receipt_topic
         self._state: bytes | None = None
         self._state_order = threading.Lock()
         self._open = threading.Event()
@@ -104,18 +109,15 @@ class Connection:
         self._client.loop_stop()
 
     def _connecting(self, options: Options, client_id: str) -> paho.Client:
-        client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5)
+        client = client_for(options, client_id)
         client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.max_inflight_messages_set(0)
-        client.reconnect_delay_set(1, 30)
         client.will_set(self._state_topic, canonical(OFFLINE), qos=1, retain=True)
-        if options.username is not None:
-            client.username_pw_set(options.username, password_of(options))
-        if options.tls is not None:
-            client.tls_set_context(tls_context(options.tls))
         client.connect_async(options.host, options.port, options.keepalive_s, clean_start=True)
         client.loop_start()
         return client
@@ -145,6 +147,8 @@ class Connection:
         self.receive_maximum = getattr(limits, "ReceiveMaximum", 65535)
         self.max_packet_bytes = getattr(limits, "MaximumPacketSize", MAX_PACKET_BYTES)
         self.trouble = ""
+        if self._receipt_topic is not None:
+            client.subscribe(self._receipt_topic, qos=1)
         # Without the lock a newer state could overtake this one, and the older would be retained.
         with self._state_order:
             self._open.set()
@@ -152,17 +156,35 @@ class Connection:
                 self._publish_state(self._state)
         LOG.info("%s: connected", self.where)
 
+    def _on_subscribe(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        mid: int,
+        reasons: list[ReasonCode],
+        properties: Properties | None,
+    ) -> None:
+        del client, userdata, mid, properties
+        if any(reason.is_failure for reason in reasons):
+            LOG.warning(
+                "%s refused to subscribe '%s': %s; grant this station to read it",
+                self.where,
+                self._receipt_topic,
+                reasons[0],
+            )
+
+    def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+        del client, userdata
+        try:
+            self.notes.put(read_receipt(message.payload))
+        except ConfigError as error:
+            LOG.warning("%s: '%s': %s", self.where, message.topic, error)
+
     def _on_connect_fail(self, client: paho.Client, userdata: Any) -> None:
         del client, userdata
         # paho calls this inside its `except OSError`, and does not pass the error on.
         error = sys.exc_info()[1]
-        certificate = isinstance(error, ssl.SSLError)
-        hint = (
-            "check tls.ca_file, and that the certificate names this host"
-            if certificate
-            else "is it running and the port open?"
-        )
-        self._trouble_is(f"{self.where} cannot be reached ({error}); {hint}")
+        self._trouble_is(f"{self.where} cannot be reached ({error}); {hint_on(error)}")
 
     def _on_disconnect(
         self,
@@ -196,6 +218,28 @@ class Connection:
         if trouble != self.trouble:
             LOG.warning("%s", trouble)
         self.trouble = trouble
+
+
+def client_for(options: Options, client_id: str, **settings: Any) -> paho.Client:
+    """Make a client of MQTT 5 with the credentials of the options; it does not connect yet.
+
+    Raises:
+        ConfigError: the password or a TLS file cannot be read.
+    """
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5, **settings)
+    client.reconnect_delay_set(1, 30)
+    if options.username is not None:
+        client.username_pw_set(options.username, password_of(options))
+    if options.tls is not None:
+        client.tls_set_context(tls_context(options.tls))
+    return client
+
+
+def hint_on(error: BaseException | None) -> str:
+    """Say what to look at when a broker cannot be reached."""
+    if isinstance(error, ssl.SSLError):
+        return "check tls.ca_file, and that the certificate names this host"
+    return "is it running and the port open?"
 
 
 def _properties(content: str) -> Properties:

@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.clock import Clock, SystemClock
 from pipeline.errors import PublishError
 from pipeline.publishers import Address
 from pipeline.publishers.mqtt.connection import Answer, Break, Connection
 from pipeline.publishers.mqtt.options import Options
+from pipeline.publishers.mqtt.pace import Pace
+from pipeline.receipts import Receipt
 from pipeline.schema import STOPPED, canonical, event, topic
 from pipeline.types import Record, Verdict
 
@@ -24,6 +27,7 @@ GOODBYE_S = 1.0
 MAX_BREAKS = 5
 STATE_PLACES = 4
 PACKET_OVERHEAD_BYTES = 64
+RECEIPTS_KEPT = 256
 
 # MQTT 5 reason codes: packet too large, payload format invalid.
 NEVER = (149, 153)
@@ -40,28 +44,42 @@ class _Message:
 
 
 class MqttPublisher:
-    """Publishes each record once on ``inspection`` and counts it done when the broker says so."""
+    """Publishes each record on ``inspection`` until it is confirmed.
 
-    def __init__(self, options: Options, address: Address) -> None:
+    The broker confirms it, or, if the options name one, the collector by a receipt. While the
+    collector is silent only the oldest record is repeated, so that its return is noticed.
+    """
+
+    def __init__(self, options: Options, address: Address, clock: Clock | None = None) -> None:
         self._options = options
         self._address = address
         self._in_flight: dict[int, _Message] = {}
         self._done: set[_Message] = set()
         self._breaks: dict[_Message, int] = {}
+        self._set_aside: set[str] = set()
         self._one_by_one = False
         self._closed = False
+        self._receipts: deque[Receipt] = deque(maxlen=RECEIPTS_KEPT)
+        self._collector_is_silent = False
+        self._pace = Pace(options.catch_up_per_s, clock or SystemClock())
         name = f"lineguard.{address.path.replace('/', '.')}"
-        self._connection = Connection(options, name, self._topic("state"))
+        receipts = self._topic(f"ack/{options.collector}") if options.collector else None
+        self._connection = Connection(options, name, self._topic("state"), receipts)
 
     def send(self, records: Sequence[Record]) -> tuple[str, ...]:
         if self._closed or not self._connection.wait(CONNECT_WAIT_S):
             raise PublishError(self._connection.trouble)
         self._take_notes()
+        if received := self._received(records):
+            return received
+        records = records[:1] if self._collector_is_silent else records
+        self._pace.wait(len(records))
         events = {r.id: canonical(event(r, self._address)) for r in records}
         if refused := self._refuse_large(events):
             return refused
         try:
             self._deliver_all(records, events)
+            self._await_receipts(records)
         except PublishError as error:
             if not (settled := self._settled(records)):
                 raise
@@ -96,12 +114,43 @@ class MqttPublisher:
         self._one_by_one = False
 
     def _settled(self, records: Sequence[Record]) -> tuple[str, ...]:
-        """Return the ids that are done on ``inspection``, and forget them."""
+        """Return the ids that are done on ``inspection``, and forget them.
+
+        With a collector, what it has not received is forgotten too: it is published again.
+        """
         inspection = self._topic("inspection")
         done = {message.id for message in self._done if message.topic == inspection}
+        if self._options.collector is not None:
+            self._done -= {message for message in self._done if message.id in done}
+            done = {*self._received(records), *(done & self._set_aside)}
         settled = tuple(record.id for record in records if record.id in done)
         self._done = {message for message in self._done if message.id not in settled}
+        self._set_aside.difference_update(settled)
         return settled
+
+    def _received(self, records: Sequence[Record]) -> tuple[str, ...]:
+        """Return the ids of the records that the collector says it has."""
+        return tuple(r.id for r in records if any(n.covers(r.run, r.seq) for n in self._receipts))
+
+    def _await_receipts(self, records: Sequence[Record]) -> None:
+        """Wait until the collector has all of these.
+
+        Raises:
+            PublishError: it has not said so in time, or the connection broke.
+        """
+        if self._options.collector is None:
+            return
+        wanted = [r for r in records if r.id not in self._set_aside]
+        deadline = time.monotonic() + self._options.confirm_s
+        while len(self._received(wanted)) < len(wanted):
+            try:
+                self._await_note(deadline)
+            except queue.Empty:
+                self._collector_is_silent = not self._received(wanted)
+                raise PublishError(
+                    f"{self._connection.where}: the collector '{self._options.collector}' has not "
+                    f"acknowledged within {self._options.confirm_s} s; is it running?"
+                ) from None
 
     def _deliver(self, messages: Sequence[_Message]) -> None:
         """Publish what is neither confirmed nor on its way, and wait for all of it.
@@ -118,7 +167,13 @@ class MqttPublisher:
                 message = waiting.popleft()
                 mid = self._connection.publish(message.topic, message.payload)
                 self._in_flight[mid] = message
-            self._await_note(deadline)
+            try:
+                self._await_note(deadline)
+            except queue.Empty:
+                raise PublishError(
+                    f"{self._connection.where} has not confirmed within "
+                    f"{self._options.confirm_s} s; is it overloaded?"
+                ) from None
 
     def _window(self) -> int:
         """Return how many may be in flight; some of the broker's places are left to the state."""
@@ -126,13 +181,13 @@ class MqttPublisher:
         return 1 if self._one_by_one else min(self._options.in_flight, broker)
 
     def _await_note(self, deadline: float) -> None:
-        try:
-            note = self._connection.notes.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            raise PublishError(
-                f"{self._connection.where} has not confirmed within {self._options.confirm_s} s; "
-                "is it overloaded?"
-            ) from None
+        """Take the next note into account.
+
+        Raises:
+            queue.Empty: there was none in time.
+            PublishError: it makes trouble for a record.
+        """
+        note = self._connection.notes.get(timeout=max(0.0, deadline - time.monotonic()))
         if trouble := self._note(note):
             raise PublishError(trouble)
 
@@ -141,8 +196,12 @@ class MqttPublisher:
         while not self._connection.notes.empty():
             self._note(self._connection.notes.get())
 
-    def _note(self, note: Answer | Break) -> str:
+    def _note(self, note: Answer | Break | Receipt) -> str:
         """Take one note into account; return the trouble it makes for a record, or ''."""
+        if isinstance(note, Receipt):
+            self._receipts.append(note)
+            self._collector_is_silent = False
+            return ""
         return self._broken(note) if isinstance(note, Break) else self._answered(note)
 
     def _answered(self, answer: Answer) -> str:
@@ -199,10 +258,12 @@ class MqttPublisher:
         large = {id_: payload for id_, payload in events.items() if len(payload) > limit}
         for id_, payload in large.items():
             self._give_up(id_, payload, f"takes {limit} bytes, it has {len(payload)}")
+        self._set_aside.difference_update(large)
         return tuple(large)
 
     def _give_up(self, id_: str, payload: bytes, why: str) -> None:
         """Set an event aside that the broker will never take; the ledger has it anyway."""
+        self._set_aside.add(id_)
         file = self._options.dead_letter
         LOG.error(
             "record %s is not published: %s %s; it stays in the ledger%s",

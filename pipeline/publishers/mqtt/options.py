@@ -54,6 +54,9 @@ class Options(BaseOptions):
         max_payload_bytes: a larger event is not sent; a broker may ask for less.
         defect_topic: publish FAIL and UNSURE a second time, on ``defect``.
         dead_letter: file that takes the events the broker refuses for good, one a line.
+        collector: name of a ``lineguard collect`` whose receipt makes a record delivered; None is
+            content with the broker's confirmation.
+        catch_up_per_s: events a second at most, so that a backlog leaves room on the network.
     """
 
     host: Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_resolvable)] = (
@@ -73,6 +76,8 @@ class Options(BaseOptions):
     max_payload_bytes: Annotated[int, Field(ge=256, le=1 << 20)] = 65536
     defect_topic: bool = False
     dead_letter: ConfigPath | None = None
+    collector: Annotated[str, Field(pattern="^[a-z0-9_-]{1,64}$")] | None = None
+    catch_up_per_s: Annotated[int, Field(ge=1, le=100_000)] = 1000
 
     @model_validator(mode="after")
     def _one_password_of_one_user(self) -> "Options":

@@ -1,0 +1,7 @@
+"""The collector: takes records from the broker, commits them, and only then says so."""
+
+from pipeline.collect.archive import Archive, SqliteArchive
+from pipeline.collect.arrival import Arrival
+from pipeline.collect.collector import Collector, Options
+
+__all__ = ["Archive", "Arrival", "Collector", "Options", "SqliteArchive"]

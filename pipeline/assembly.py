@@ -10,14 +10,17 @@ from pipeline import plugins
 from pipeline.bundle import Bundle, open_bundle
 from pipeline.cameras import Camera
 from pipeline.clock import Clock
-from pipeline.config import StationConfig
+from pipeline.config import Choice, StationConfig
 from pipeline.detector import Detector, open_detector
+from pipeline.gate.client import Gate
+from pipeline.gate.wire import NamedOutput, Spec
 from pipeline.inspection import Inspector
 from pipeline.publishers import Address, Publisher
 from pipeline.records import Identity, StoredPicture
 from pipeline.rules import Rulebook
 from pipeline.station import KeepsPictures, Station
 from pipeline.store import Ledger, Outbox, Pictures
+from pipeline.triggers import AnnouncedTrigger, Trigger
 from pipeline.types import Inspection, Record, Verdict
 from pipeline.vision.picture import encode_jpeg
 
@@ -86,20 +89,57 @@ def build(
     camera = camera or open_camera(config, clock)
     receivers = _receivers(config)
     ledger = Ledger(config.store_path, tuple(receivers))
-    return Station(
+    inspector = make_inspector(config, model)
+    gate = _open_gate(config, inspector.trigger)
+    outputs = [
+        plugins.load("outputs", c.kind).create(c.options, clock)
+        for c in config.outputs
+        if not _is_guarded(c)
+    ]
+
+    def kept(record: Record) -> None:
+        if gate is not None:
+            gate.recorded(record.part)
+        on_record(record)
+
+    station = Station(
         camera=camera,
-        inspector=make_inspector(config, model),
+        inspector=inspector,
         ledger=ledger,
         keep_picture=_picture_keeper(config),
         identity=identity_of(config, model),
         clock=clock,
-        outputs=[plugins.load("outputs", c.kind).create(c.options, clock) for c in config.outputs],
+        outputs=[*([gate] if gate else []), *outputs],
         outboxes={
             name: (publisher, Outbox(config.store_path, name))
             for name, publisher in receivers.items()
         },
-        on_record=on_record,
+        on_record=kept,
     )
+    if gate is not None:
+        gate.on_lost = station.fail
+    return station
+
+
+def _is_guarded(choice: Choice) -> bool:
+    return getattr(choice.options, "guarded", False)
+
+
+def _open_gate(config: StationConfig, trigger: Trigger) -> Gate | None:
+    """Find or start the guard, if the file names an output that it must own."""
+    guarded = [c for c in config.outputs if _is_guarded(c)]
+    if not guarded:
+        return None
+    outputs = [
+        NamedOutput(kind=c.kind, options=c.options.model_dump(mode="json")) for c in guarded
+    ]
+    announced = isinstance(trigger, AnnouncedTrigger)
+    spec = Spec(
+        outputs=tuple(outputs), triggered=announced, **config.document.gate.model_dump()
+    )
+    if isinstance(trigger, AnnouncedTrigger):
+        return Gate(spec, config.store_path, trigger.announce)
+    return Gate(spec, config.store_path)
 
 
 def identity_of(config: StationConfig, model: Model) -> Identity:

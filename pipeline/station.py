@@ -22,7 +22,7 @@ from pipeline.outputs import Output
 from pipeline.publishers import Publisher
 from pipeline.readiness import RECEIVER, Readiness
 from pipeline.records import Identity, Link, StoredPicture, record_of
-from pipeline.types import Frame, Inspection, Record
+from pipeline.types import Decision, Frame, Inspection, Record
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +186,10 @@ class Station:
         self._stopping.set()
         self._camera.close()
 
+    def fail(self, error: LineguardError) -> None:
+        """Stop in the safe state because of something that no thread of the station saw."""
+        self._fail(error)
+
     @property
     def faults(self) -> dict[str, str]:
         """What is at fault now, by part of the station."""
@@ -256,9 +260,11 @@ class Station:
         """Act on all of them and hand all on before an output's failure stops the station."""
         failed = None
         for inspection in inspections:
-            failed = self._actuate(inspection) or failed
+            got, error = self._actuate(inspection)
+            failed = error or failed
             acted = self._clock.now_ns()
-            done = replace(inspection, stamps={**inspection.stamps, "acted": acted})
+            stamps = {**inspection.stamps, "acted": acted}
+            done = replace(inspection, decision=got, stamps=stamps)
             self.tally.verdicts[done.decision.verdict.value] += 1
             self.tally.latency_ms.append((acted - done.stamps["exposed"]) / NS_PER_MS)
             if self._decisions.put(done) is not None:
@@ -266,15 +272,15 @@ class Station:
         if failed is not None:
             raise failed
 
-    def _actuate(self, inspection: Inspection) -> OutputError | None:
-        """Command every output even if one fails."""
-        failed = None
+    def _actuate(self, inspection: Inspection) -> tuple[Decision, OutputError | None]:
+        """Command every output even if one fails; return what the line got, and the failure."""
+        got, failed = inspection.decision, None
         for output in self._outputs:
             try:
-                output.act(inspection)
+                got = output.act(inspection) or got
             except OutputError as error:
                 failed = error
-        return failed
+        return got, failed
 
     def _keep(self) -> None:
         while batch := self._decisions.take(RECORDS_PER_COMMIT):

@@ -210,7 +210,7 @@ def test_an_open_trigger_of_a_run_before_is_never_decided_by_the_next_run() -> N
 
 def test_parts_that_the_station_finds_itself_are_shown_one_after_the_other() -> None:
     state = a_ready_line()
-    state = run(state, Found(state.now_ns, 3, PASS), Found(state.now_ns, 4, FAIL))
+    state = run(state, Found(state.now_ns, state.now_ns, 3, PASS), Found(state.now_ns, state.now_ns, 4, FAIL))
     assert (signals(state).part, signals(state).ok) == (3, 1)
     state = shows(shows(state, result_ack=True), result_ack=False)
     assert (signals(state).part, signals(state).ng) == (4, 1)
@@ -218,10 +218,10 @@ def test_parts_that_the_station_finds_itself_are_shown_one_after_the_other() -> 
 
 def test_a_found_part_is_never_shown_after_its_deadline_or_while_inhibited() -> None:
     state = a_ready_line()
-    state = run(state, Found(state.now_ns, 3, PASS), Found(state.now_ns, 4, PASS))
+    state = run(state, Found(state.now_ns, state.now_ns, 3, PASS), Found(state.now_ns, state.now_ns, 4, PASS))
     state = shows(shows(later(state, 600), result_ack=True), result_ack=False)
     assert not signals(state).result_valid
-    state = step(step(a_ready_line(), Alive(2 * MS, False)), Found(3 * MS, 5, PASS))
+    state = step(step(a_ready_line(), Alive(2 * MS, False)), Found(3 * MS, 3 * MS, 5, PASS))
     assert not signals(state).result_valid
 
 

@@ -82,6 +82,7 @@ class Signals:
         error: see ``Code``.
         missed, overruns: triggers so far that were not accepted, modulo 65536.
         heartbeat: counts up modulo 65536 while the guard lives.
+        seen_ns: when the part that the result is for was seen; for the timing of pulses, not sent.
     """
 
     ready: bool = False
@@ -97,6 +98,7 @@ class Signals:
     missed: int = 0
     overruns: int = 0
     heartbeat: int = 0
+    seen_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +146,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The station's verdict on a part that it found by itself: no PLC triggered it."""
+    """The station's verdict on a part that it found by itself at ``seen_ns``, without a trigger."""
 
     t_ns: int
+    seen_ns: int
     part: int
     verdict: Verdict
 
@@ -212,6 +215,7 @@ class State:
     waiting: tuple[Found, ...] = ()
     current: int = 0
     part: int = 0
+    seen_ns: int = 0
     cases: tuple[Case, ...] = ()
     next_number: int = 1
     shown: Verdict | None = None
@@ -276,6 +280,7 @@ def signals(state: State) -> Signals:
         missed=state.missed,
         overruns=state.overruns,
         heartbeat=age // state.timing.heartbeat_ns % 65536,
+        seen_ns=state.seen_ns,
     )
 
 
@@ -323,12 +328,12 @@ def _time_passed(state: State) -> State:
 def _next_found(state: State) -> State:
     """Show the next verdict that nobody asked for; one that is too old or inhibited is no news."""
     oldest = state.now_ns - state.timing.deadline_ns
-    waiting = () if state.inhibited else tuple(f for f in state.waiting if f.t_ns > oldest)
+    waiting = () if state.inhibited else tuple(f for f in state.waiting if f.seen_ns > oldest)
     if not waiting or state.phase is not Phase.IDLE:
         return replace(state, waiting=waiting)
     first, *rest = waiting
     shown = replace(state, waiting=tuple(rest), shown=first.verdict, part=first.part % 65536)
-    return _entered(shown, Phase.RESULT)
+    return _entered(replace(shown, seen_ns=first.seen_ns), Phase.RESULT)
 
 
 def _plc_silent(state: State) -> State:
@@ -362,7 +367,9 @@ def _triggered(state: State, new: Inputs) -> State:
     opened = (*state.cases, Case(number, state.now_ns))[-MAX_OPEN_BOOKS:]
     known = replace(state, cases=opened, next_number=number + 1)
     if ready:
-        accepted = replace(known, current=number, part=new.part, acked=True, error=Code.NONE)
+        accepted = replace(
+            known, current=number, part=new.part, seen_ns=state.now_ns, acked=True, error=Code.NONE
+        )
         return _entered(accepted, Phase.WORKING)
     if state.phase in (Phase.WORKING, Phase.RESULT):
         # Which of the two parts a result would be for cannot be told: neither passes.

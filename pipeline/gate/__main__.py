@@ -20,6 +20,9 @@ from pipeline.gate.wire import LOCK, Spec, short_path
 from pipeline.outputs import Carrier
 
 
+log = logging.getLogger(__name__)
+
+
 def main(folder: Path) -> int:
     """Open the outputs, say on standard output how that went, and guard the line."""
     logging.basicConfig(
@@ -36,6 +39,7 @@ def main(folder: Path) -> int:
     guard = Guard(spec, carriers, leading, listener, SystemClock())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: guard.stop())
+    log.info("the gate guards as process %d", os.getpid())
     _say({"listening": os.getpid()})
     guard.run()
     listener.close()

@@ -17,7 +17,10 @@ from pipeline.errors import ConfigError, LineguardError, OutputError
 from pipeline.gate.wire import LOG, Lines, Message, Spec, packed, short_path
 from pipeline.types import Decision, Inspection, Verdict
 
-ANSWER_S = 0.3
+ANSWER_S, ANSWER_PATIENCE = 0.05, 8
+"""How long an answer may take, in slices: a process that was halted finds one slice over when it
+goes on, while the answer that came meanwhile still has to be read."""
+
 BEAT_S = 0.1
 OPEN_S = 30.0
 
@@ -92,15 +95,16 @@ class Gate:
 
     def _answer(self, part: int) -> Decision:
         with self._changed:
-            heard = self._changed.wait_for(
-                lambda: part in self._answers or self._lost is not None, ANSWER_S
-            )
+            for _ in range(ANSWER_PATIENCE):
+                if self._changed.wait_for(lambda: part in self._answers or self._lost, ANSWER_S):
+                    break
             if part in self._answers:
                 return self._answers.pop(part)
-        if not heard:
-            self._lose(OutputError(f"gate: the guard did not answer within {ANSWER_S:.1f} s"))
-        assert self._lost is not None
-        raise self._lost
+        error = self._lost or OutputError(
+            f"gate: the guard did not answer within {ANSWER_S * ANSWER_PATIENCE:.1f} s; see {LOG}"
+        )
+        self._lose(error)
+        raise error
 
     def _send(self, message: Message) -> None:
         if self._lost is not None:

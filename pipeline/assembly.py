@@ -117,7 +117,7 @@ def build(
         on_record=kept,
     )
     if gate is not None:
-        gate.on_lost = station.fail
+        gate.watch(station.fail)
     return station
 
 
@@ -130,13 +130,9 @@ def _open_gate(config: StationConfig, trigger: Trigger) -> Gate | None:
     guarded = [c for c in config.outputs if _is_guarded(c)]
     if not guarded:
         return None
-    outputs = [
-        NamedOutput(kind=c.kind, options=c.options.model_dump(mode="json")) for c in guarded
-    ]
+    outputs = [NamedOutput(kind=c.kind, options=c.options.model_dump(mode="json")) for c in guarded]
     announced = isinstance(trigger, AnnouncedTrigger)
-    spec = Spec(
-        outputs=tuple(outputs), triggered=announced, **config.document.gate.model_dump()
-    )
+    spec = Spec(outputs=tuple(outputs), triggered=announced, **config.document.gate.model_dump())
     if isinstance(trigger, AnnouncedTrigger):
         return Gate(spec, config.store_path, trigger.announce)
     return Gate(spec, config.store_path)

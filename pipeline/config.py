@@ -220,7 +220,7 @@ def _choice(file: Path, base: Path, where: str, family: str, section: PluginSect
 
 def _check_gate(file: Path, chosen: dict[str, Choice]) -> None:
     """See that one PLC leads the handshake, and that there is one where the trigger needs it."""
-    leading = [where for where, choice in chosen.items() if getattr(choice.options, "listen", False)]
+    leading = [where for where, c in chosen.items() if getattr(c.options, "listen", False)]
     if len(leading) > 1:
         raise ConfigError(
             f"{file}: {leading[1]}: {leading[0]} already leads the handshake; "

@@ -1,4 +1,4 @@
-"""A real Modbus client drives the handshake with a running station, through faults on both sides."""
+"""A real Modbus client drives the handshake with a running station, through faults on each side."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.outputs.modbus import COMMAND, STATUS
-from pipeline.plc.handshake import Inputs, Signals
+from pipeline.plc.signals import Inputs, Signals
 from pipeline.types import Verdict
 from tests.plc_lines import DrivenPlc, RunningStation, free_port, running, signals_of, station_page
 

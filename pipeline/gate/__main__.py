@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from pipeline.errors import LineguardError, OutputError
 from pipeline.gate.guard import Guard
 from pipeline.gate.wire import LOCK, Spec, short_path
 from pipeline.outputs import Carrier
-
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +88,12 @@ def _listening(folder: Path) -> socket.socket:
 
 
 def _say(message: dict[str, Any]) -> None:
-    """Say the one line that the station waits for; then let go of its pipe."""
-    os.write(1, json.dumps(message).encode() + b"\n")
+    """Say the one line that the station waits for; then let go of its pipe.
+
+    A station that was killed meanwhile is no reason to end: the next one finds this guard.
+    """
+    with suppress(BrokenPipeError):
+        os.write(1, json.dumps(message).encode() + b"\n")
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1):
         os.dup2(null, stream)

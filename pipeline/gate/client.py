@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.clock import NS_PER_MS
@@ -33,7 +34,6 @@ class Gate:
         folder: of the store; it must exist.
         on_trigger: told of each trigger of the PLC: number, time, and the decision if the guard
             already made one; from a thread of the gate.
-        on_lost: told why the line cannot be reached any more, from a thread of the gate.
 
     Raises:
         ConfigError: an output could not be opened as it was named.
@@ -46,11 +46,11 @@ class Gate:
         folder: Path,
         on_trigger: Callable[[int, int, Decision | None], None] = lambda n, t_ns, decision: None,
     ) -> None:
-        self.on_lost: Callable[[OutputError], None] = lambda error: None
         self._spec = spec
         self._on_trigger = on_trigger
         self._ready = False
         self._lost: OutputError | None = None
+        self._on_lost: Callable[[OutputError], None] = lambda error: None
         self._closing = False
         self._answers: dict[int, Decision] = {}
         self._changed = threading.Condition()
@@ -59,6 +59,13 @@ class Gate:
         self._stopped = threading.Event()
         for name, loop in (("gate-hear", self._hear), ("gate-beat", self._beat)):
             threading.Thread(target=loop, name=name, daemon=True).start()
+
+    def watch(self, on_lost: Callable[[OutputError], None]) -> None:
+        """Have ``on_lost`` told, from any thread, once the line cannot be reached any more."""
+        with self._changed:
+            self._on_lost = on_lost
+        if self._lost is not None:
+            on_lost(self._lost)
 
     def act(self, inspection: Inspection) -> Decision | None:
         part, said = inspection.part.id, inspection.decision
@@ -78,7 +85,7 @@ class Gate:
 
     def recorded(self, part: int) -> None:
         """Tell the guard that a part is in the ledger; it need not remember it any more."""
-        if not self._closing and self._lost is None:
+        with suppress(OutputError):  # Whoever watches is told; the ledger has what it needs.
             self._send({"do": "recorded", "part": part})
 
     def close(self) -> None:
@@ -86,12 +93,9 @@ class Gate:
             return
         self._closing = True
         self._stopped.set()
-        try:
+        with suppress(OutputError):
             self._send({"do": "bye"})
-        except OutputError:
-            pass  # It is gone already, and says so itself.
-        finally:
-            self._connection.close()
+        self._connection.close()
 
     def _answer(self, part: int) -> Decision:
         with self._changed:
@@ -149,7 +153,8 @@ class Gate:
                 return
             self._lost = error
             self._changed.notify_all()
-        self.on_lost(error)
+            told = self._on_lost
+        told(error)
 
 
 def _decision(message: Message) -> Decision:

@@ -18,16 +18,15 @@ from pipeline.plc.handshake import (
     Detached,
     Event,
     Found,
-    Inputs,
     Judged,
     Line,
     Phase,
     Recorded,
-    Signals,
     State,
     signals,
     step,
 )
+from pipeline.plc.signals import Inputs, Signals
 from pipeline.types import Verdict
 
 log = logging.getLogger(__name__)
@@ -196,9 +195,7 @@ class Guard:
         )  # fmt: skip
         self._exchange()
 
-    def _found(
-        self, now_ns: int, seen_ns: int, part: int, verdict: Verdict
-    ) -> tuple[Verdict, str]:
+    def _found(self, now_ns: int, seen_ns: int, part: int, verdict: Verdict) -> tuple[Verdict, str]:
         late_ms = (now_ns - seen_ns) // 1_000_000
         if late_ms >= self._spec.deadline_ms:
             return Verdict.UNSURE, f"no verdict within {self._spec.deadline_ms} ms"

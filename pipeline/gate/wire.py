@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.clock import NS_PER_MS
-from pipeline.plc.handshake import Timing
+from pipeline.plc.signals import Timing
 
 SOCKET, LOCK, LOG = "gate.sock", "gate.lock", "gate.log"
 MAX_LINE = 64 * 1024

@@ -6,7 +6,7 @@ is a Carrier: carriers run in the guard, a process of its own, and together they
 
 from typing import ClassVar, Protocol
 
-from pipeline.plc.handshake import Inputs, Signals
+from pipeline.plc.signals import Inputs, Signals
 from pipeline.plugins import Options
 from pipeline.types import Decision, Inspection
 

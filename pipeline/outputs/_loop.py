@@ -1,4 +1,4 @@
-"""An asyncio loop in a thread of its own, for libraries that need one; watched, so that it shows."""
+"""An asyncio loop in a thread of its own, for libraries that need one; its hanging shows."""
 
 from __future__ import annotations
 

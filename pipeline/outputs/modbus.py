@@ -14,7 +14,7 @@ from pydantic import Field
 from pipeline.errors import OutputError
 from pipeline.outputs import CarrierOptions
 from pipeline.outputs._loop import LoopThread
-from pipeline.plc.handshake import Inputs, Signals
+from pipeline.plc.signals import Inputs, Signals
 from pipeline.plugins import vendor
 
 COMMAND, PLC_HEARTBEAT, PLC_PART = 0, 1, 2

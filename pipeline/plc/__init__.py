@@ -1,1 +1,1 @@
-"""The conversation with the line's PLC: pure data and pure functions, the same for every carrier."""
+"""The conversation with the line's PLC: pure data and functions, the same for every carrier."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from pipeline.clock import NS_PER_MS
-from pipeline.plc.handshake import Inputs, Signals
+from pipeline.plc.signals import Inputs, Signals
 
 WATCHDOG_NS = 400 * NS_PER_MS
 """Without a new heartbeat for so long the line is inhibited."""

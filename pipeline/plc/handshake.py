@@ -1,17 +1,18 @@
 """The PLC handshake as one pure state machine: events in, signals out; no I/O and no clock inside.
 
-``step(state, event)`` returns the next state; ``signals(state)`` what the line must see. Every event
-carries the monotonic time at which it happened, so that a test winds time at will. The table and
-the timing diagram are in docs/plc.md.
+``step(state, event)`` returns the next state; ``signals(state)`` what the line must see. Every
+event carries the monotonic time at which it happened, so that a test winds time at will. The table
+and the timing diagram are in docs/plc.md.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import Enum, IntEnum
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import TypeAlias
 
 from pipeline.clock import NS_PER_MS
+from pipeline.plc.signals import Code, Inputs, Signals, Timing
 from pipeline.types import Verdict
 
 MAX_OPEN_BOOKS = 10_000
@@ -20,18 +21,6 @@ MAX_OPEN_BOOKS = 10_000
 
 MAX_WAITING = 64
 """Verdicts nobody asked for that wait for the PLC to take the one before; the oldest go first."""
-
-
-class Code(IntEnum):
-    """Why the line does not get what it asked for; stays until a trigger is accepted or a reset."""
-
-    NONE = 0
-    MISSED_TRIGGER = 1
-    OVERRUN = 2
-    DEADLINE = 3
-    STATION_LOST = 4
-    PLC_SILENT = 5
-    NO_RESULT_ACK = 6
 
 
 class Phase(Enum):
@@ -45,74 +34,6 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """What the PLC shows.
-
-    Attributes:
-        connected: the carrier hears a PLC at all.
-        trigger: a part is in place; held until it is acknowledged.
-        result_ack: the result was taken; held until result valid falls.
-        reset: a rising edge clears the error code and a latched inhibit.
-        heartbeat: any change is a sign of life.
-        part: the PLC's own number of the part, 0..65535; it comes back with the result.
-    """
-
-    connected: bool = False
-    trigger: bool = False
-    result_ack: bool = False
-    reset: bool = False
-    heartbeat: int = 0
-    part: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """What the PLC sees; the default is the safe state.
-
-    Attributes:
-        ready: a trigger will be accepted.
-        trigger_ack: the trigger was taken; falls when the trigger falls.
-        busy: an accepted part has no result yet.
-        result_valid: ``ok``, ``ng``, ``unsure`` and ``part`` hold for the part triggered last.
-        ok: the part is good; never true without ``result_valid``.
-        ng: the part is to be rejected; also for an unsure one.
-        unsure: people should look: it was rejected without proof of a defect.
-        inhibit: no part may be let through as good.
-        part: the PLC's number of the part that the result is for.
-        error: see ``Code``.
-        missed, overruns: triggers so far that were not accepted, modulo 65536.
-        heartbeat: counts up modulo 65536 while the guard lives.
-        seen_ns: when the part that the result is for was seen; for the timing of pulses, not sent.
-    """
-
-    ready: bool = False
-    trigger_ack: bool = False
-    busy: bool = False
-    result_valid: bool = False
-    ok: bool = False
-    ng: bool = False
-    unsure: bool = False
-    inhibit: bool = True
-    part: int = 0
-    error: Code = Code.NONE
-    missed: int = 0
-    overruns: int = 0
-    heartbeat: int = 0
-    seen_ns: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How long each side may take, nanoseconds."""
-
-    deadline_ns: int = 500 * NS_PER_MS
-    ack_ns: int = 1000 * NS_PER_MS
-    plc_silent_ns: int = 400 * NS_PER_MS
-    station_silent_ns: int = 400 * NS_PER_MS
-    heartbeat_ns: int = 100 * NS_PER_MS
-
-
-@dataclass(frozen=True, slots=True)
 class Line:
     """The carrier read what the PLC shows."""
 
@@ -122,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A station begins a run: numbers start again at 1, behind what the last run left unrecorded."""
+    """A station begins a run: numbers start at 1, behind what the last run left unrecorded."""
 
     t_ns: int
 
@@ -202,11 +123,11 @@ class Case:
 class State:
     """All that the machine knows."""
 
-    timing: Timing = Timing()
+    timing: Timing = field(default_factory=Timing)
     now_ns: int = 0
     phase: Phase = Phase.CLEARING
     phase_ns: int = 0
-    inputs: Inputs = Inputs()
+    inputs: Inputs = field(default_factory=Inputs)
     plc_ns: int | None = None
     attached: bool = False
     station_ready: bool = False
@@ -339,9 +260,7 @@ def _next_found(state: State) -> State:
 def _plc_silent(state: State) -> State:
     """Withdraw everything: nobody knows which part a PLC that comes back will ask about."""
     state = _closed(state, Verdict.UNSURE, "the PLC was silent")
-    return replace(
-        _clearing(state), plc_ns=None, acked=False, waiting=(), error=Code.PLC_SILENT
-    )
+    return replace(_clearing(state), plc_ns=None, acked=False, waiting=(), error=Code.PLC_SILENT)
 
 
 def _line_read(state: State, new: Inputs) -> State:
@@ -350,9 +269,9 @@ def _line_read(state: State, new: Inputs) -> State:
     state = replace(state, inputs=new, plc_ns=state.now_ns if beat else state.plc_ns)
     if new.reset and not old.reset:
         state = replace(state, latched=False, error=Code.NONE)
-    if not new.trigger:
+    if not new.trigger and state.acked:
         state = replace(state, acked=False)
-    elif not old.trigger:
+    elif new.trigger and not old.trigger:
         state = _triggered(state, new)
     if state.phase is Phase.RESULT and new.result_ack and not old.result_ack:
         state = _clearing(state)
@@ -411,7 +330,9 @@ def _answered(state: State, number: int) -> State:
 
 
 def _recorded(state: State, number: int) -> State:
-    return replace(state, cases=tuple(c for c in state.cases if c.number != number or not c.verdict))
+    return replace(
+        state, cases=tuple(c for c in state.cases if c.number != number or not c.verdict)
+    )
 
 
 def _guessed(state: State, code: Code, reason: str) -> State:
@@ -428,8 +349,7 @@ def _closed(state: State, verdict: Verdict, reason: str) -> State:
 
 def _with_verdict(state: State, number: int, verdict: Verdict, reason: str) -> State:
     cases = tuple(
-        replace(c, verdict=verdict, reason=reason) if c.number == number else c
-        for c in state.cases
+        replace(c, verdict=verdict, reason=reason) if c.number == number else c for c in state.cases
     )
     return replace(state, cases=cases)
 

@@ -11,9 +11,11 @@ from pipeline import plugins, selftest
 from pipeline.bundle import Bundle, open_bundle
 from pipeline.cameras import Camera
 from pipeline.clock import Clock
-from pipeline.config import StationConfig
+from pipeline.config import Choice, StationConfig
 from pipeline.detector import Detector, open_detector
 from pipeline.errors import ModelError
+from pipeline.gate.client import Gate
+from pipeline.gate.wire import NamedOutput, Spec
 from pipeline.inspection import Inspector
 from pipeline.monitor.figures import ModelFacts
 from pipeline.monitor.health import Health
@@ -25,6 +27,7 @@ from pipeline.signing import Trust, read_trust
 from pipeline.station import KeepsPictures, Station, Watch
 from pipeline.store import Ledger, Outbox, Pictures
 from pipeline.trial import Bounds, try_model
+from pipeline.triggers import AnnouncedTrigger, Trigger
 from pipeline.types import Inspection, Record, Verdict
 from pipeline.vision.picture import encode_jpeg
 
@@ -127,7 +130,19 @@ def build(
     receivers = _receivers(config)
     store = config.document.store
     ledger = Ledger(config.store_path, tuple(receivers), store.reserve_mb << 20)
-    return Station(
+    gate = _open_gate(config, inspector.trigger)
+    outputs = [
+        plugins.load("outputs", c.kind).create(c.options, clock)
+        for c in config.outputs
+        if not _is_guarded(c)
+    ]
+
+    def kept(record: Record) -> None:
+        if gate is not None:
+            gate.recorded(record.part)
+        on_record(record)
+
+    station = Station(
         camera=camera,
         inspector=inspector,
         ledger=ledger,
@@ -135,14 +150,19 @@ def build(
         identity=identity,
         clock=clock,
         watch=_watch(config, model, identity, inspector.follows, health),
-        outputs=[plugins.load("outputs", c.kind).create(c.options, clock) for c in config.outputs],
+        outputs=[*([gate] if gate else []), *outputs],
         outboxes={
             name: (publisher, Outbox(config.store_path, name))
             for name, publisher in receivers.items()
         },
-        on_record=on_record,
-        record_first=store.commit == "before_act",
+        on_record=kept,
+        # With a guard the verdict is what the line got by its deadline, so that is recorded; the
+        # guard holds it until then, whatever happens to the station.
+        record_first=store.commit == "before_act" and gate is None,
     )
+    if gate is not None:
+        gate.watch(station.fail)
+    return station
 
 
 def _watch(
@@ -169,6 +189,23 @@ def _watch(
         ),
         take=health.take if health else lambda snapshot: None,
     )
+
+
+def _is_guarded(choice: Choice) -> bool:
+    return getattr(choice.options, "guarded", False)
+
+
+def _open_gate(config: StationConfig, trigger: Trigger) -> Gate | None:
+    """Find or start the guard, if the file names an output that it must own."""
+    guarded = [c for c in config.outputs if _is_guarded(c)]
+    if not guarded:
+        return None
+    outputs = [NamedOutput(kind=c.kind, options=c.options.model_dump(mode="json")) for c in guarded]
+    announced = isinstance(trigger, AnnouncedTrigger)
+    spec = Spec(outputs=tuple(outputs), triggered=announced, **config.document.gate.model_dump())
+    if isinstance(trigger, AnnouncedTrigger):
+        return Gate(spec, config.store_path, trigger.announce)
+    return Gate(spec, config.store_path)
 
 
 def identity_of(config: StationConfig, model: Model) -> Identity:

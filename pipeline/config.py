@@ -110,6 +110,27 @@ class PartsSection(_Section):
     sure_by: Annotated[float, Field(ge=0, lt=1)] | None = None
 
 
+Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
+
+
+class GateSection(_Section):
+    """How long station and PLC may take before the line gets UNSURE or is inhibited, milliseconds.
+
+    Attributes:
+        deadline_ms: from the trigger (or the exposure that decided the part) to the verdict.
+        ack_ms: a result that is not acknowledged for so long stops the line until a reset.
+        plc_silent_ms: a PLC whose heartbeat stands still for so long is gone.
+        station_silent_ms: a station without a sign of life for so long is gone.
+        heartbeat_ms: the guard's own heartbeat counts up this often.
+    """
+
+    deadline_ms: Milliseconds = 500
+    ack_ms: Milliseconds = 1000
+    plc_silent_ms: Milliseconds = 400
+    station_silent_ms: Milliseconds = 400
+    heartbeat_ms: Milliseconds = 100
+
+
 class StoreSection(_Section):
     """Where the ledger and the pictures lie.
 
@@ -159,6 +180,7 @@ class Document(_Section):
     recipe: Recipe
     store: StoreSection
     health: HealthSection = HealthSection()
+    gate: GateSection = GateSection()
     outputs: tuple[PluginSection, ...] = ()
     publishers: tuple[PluginSection, ...] = ()
 
@@ -220,6 +242,7 @@ def load(file: Path, overrides: dict[str, Any] | None = None) -> StationConfig:
         where: _choice(file, base, where, family, section)
         for where, family, section in _plugin_sections(document)
     }
+    _check_gate(file, chosen)
     canonical = json.dumps(document.model_dump(mode="json"), sort_keys=True).encode()
     return StationConfig(
         base=base,
@@ -260,6 +283,21 @@ def _choice(file: Path, base: Path, where: str, family: str, section: PluginSect
         raise type(error)(f"{file}: {where}.kind: {error}") from error
     given = section.model_extra or {}
     return Choice(section.kind, _validated(plugin.Options, given, file, where, base))
+
+
+def _check_gate(file: Path, chosen: dict[str, Choice]) -> None:
+    """See that one PLC leads the handshake, and that there is one where the trigger needs it."""
+    leading = [where for where, c in chosen.items() if getattr(c.options, "listen", False)]
+    if len(leading) > 1:
+        raise ConfigError(
+            f"{file}: {leading[1]}: {leading[0]} already leads the handshake; "
+            f"set {leading[1]}.listen to false"
+        )
+    if chosen["trigger"].kind == "plc" and not leading:
+        raise ConfigError(
+            f"{file}: trigger.kind: 'plc' needs an output that hears a PLC; "
+            "add one to outputs, e.g. {kind: modbus}"
+        )
 
 
 def _validated(

@@ -83,7 +83,7 @@ class Inspector:
         decide_at: float | None = None,
         sure_by: float | None = None,
     ) -> None:
-        self._trigger = trigger
+        self.trigger = trigger
         self._detector = detector
         self._rulebook = rulebook
         self._views = views
@@ -92,14 +92,14 @@ class Inspector:
         self._tracker = BeltTracker(trigger.axis, lost_after_frames)
         self._cases: dict[int, _Case] = {}
         self._shots = 0
-        self._next_seq: int | None = None
+        self._last_seq = 0
         self._covered = 0
         self.fault: str | None = None
 
     @property
     def follows(self) -> bool:
         """Return whether parts are followed through frames that come all the time."""
-        return self._trigger.tracks
+        return self.trigger.tracks
 
     def inspect(self, frame: Frame) -> tuple[Inspection, ...]:
         """Take the next frame and return the parts that it decides.
@@ -107,8 +107,9 @@ class Inspector:
         Raises:
             ModelError: the model failed; the parts in view are still undecided: see ``give_up``.
         """
-        sightings = self._trigger.sightings(frame)
-        if not self._trigger.tracks:
+        sightings = self.trigger.sightings(frame)
+        self._last_seq = frame.seq
+        if not self.trigger.tracks:
             return self._decide_each(frame, sightings)
         self._judge_view(frame, sightings)
         followed = self._tracker.follow(frame, sightings)
@@ -118,7 +119,7 @@ class Inspector:
         for track in followed.present:
             self._look(frame, track)
         if any(self._has_crossed(frame, t) for t in followed.left):
-            self._trigger.crossed()
+            self.trigger.crossed()
         due = [t for t in followed.present if self._is_due(frame, t)]
         done = self._decided([t.part.id for t in (*due, *followed.left)], frame.t_ns)
         for track in followed.left:
@@ -128,9 +129,9 @@ class Inspector:
     def give_up(self, reason: str, t_ns: int) -> tuple[Inspection, ...]:
         """Decide every undecided part in view as UNSURE: what comes next tells nothing of it."""
         self._tracker.drop_all()
-        done = self._decided(tuple(self._cases), t_ns, unsure=reason)
+        done = self._decided(tuple(self._cases), t_ns, Decision(Verdict.UNSURE, (reason,)))
         self._cases.clear()
-        return done
+        return (*done, *self._unseen(None, t_ns, reason))
 
     def finish(self, t_ns: int) -> tuple[Inspection, ...]:
         """Decide, at the end of a recording, the parts that were seen whole and are due."""
@@ -139,7 +140,7 @@ class Inspector:
             [t.part.id for t in tracks if t.entered is not None and self._decide_at is None], t_ns
         )
         self._cases.clear()
-        return done
+        return (*done, *self._unseen(None, t_ns, "the recording ended before a frame showed it"))
 
     def _judge_view(self, frame: Frame, sightings: Iterable[Sighting]) -> None:
         """Be at fault while the trigger is, or while one part fills the view and does not end.
@@ -151,7 +152,7 @@ class Inspector:
         length = self._length(frame)
         filled = any(start <= 0 and end >= length for start, end in spans)
         self._covered = self._covered + 1 if filled else 0
-        self.fault = self._trigger.fault
+        self.fault = self.trigger.fault
         if self.fault is None and self._covered > ENDLESS_FRAMES:
             self.fault = (
                 f"one part has filled the view for {self._covered} frames; is the lens covered, "
@@ -172,26 +173,31 @@ class Inspector:
 
     def _decide_each(self, frame: Frame, sightings: Iterable[Sighting]) -> tuple[Inspection, ...]:
         """Take every sighting as a part of its own, seen this once."""
-        missed = self._missed(frame)
+        reason = "its exposure was lost before it was looked at"
+        missed = self._unseen(frame, frame.t_ns, reason)
         for sighting in sightings:
-            self._open_shot(frame.seq, frame.t_ns, sighting.box)
+            self._open_shot(frame.seq, frame.t_ns, sighting.box, sighting.part)
         for case in self._cases.values():
             self._add_view(case, frame, case.part.box)
         done = self._decided(tuple(self._cases), frame.t_ns)
         self._cases.clear()
         return (*missed, *done)
 
-    def _missed(self, frame: Frame) -> tuple[Inspection, ...]:
-        """Decide the parts whose exposures did not come here: each of them was one."""
-        height, width = frame.image.shape[:2]
-        for seq in range(self._next_seq or frame.seq, frame.seq):
-            self._open_shot(seq, frame.t_ns, Box(0, 0, width, height))
-        self._next_seq = frame.seq + 1
-        return self.give_up("its exposure was lost before it was looked at", frame.t_ns)
+    def _unseen(self, frame: Frame | None, t_ns: int, reason: str) -> tuple[Inspection, ...]:
+        """Decide the parts that were announced and that no frame will show."""
+        done: list[Inspection] = []
+        for lost in self.trigger.unseen(frame):
+            seq = self._last_seq if lost.frame is None else lost.frame
+            part = self._open_shot(seq, t_ns, lost.box, lost.part)
+            decision = lost.decision or Decision(Verdict.UNSURE, (reason,))
+            done += self._decided((part,), t_ns, decision)
+            del self._cases[part]
+        return tuple(done)
 
-    def _open_shot(self, seq: int, t_ns: int, box: Box) -> None:
-        self._shots += 1
+    def _open_shot(self, seq: int, t_ns: int, box: Box, part: int | None) -> int:
+        self._shots = self._shots + 1 if part is None else part
         self._case(Part(self._shots, t_ns, seq, seq, box))
+        return self._shots
 
     def _case(self, part: Part) -> _Case:
         return self._cases.setdefault(part.id, _Case(part))
@@ -240,31 +246,31 @@ class Inspector:
         return ((start + end) / 2 - line) * self._tracker.direction > 0
 
     def _length(self, frame: Frame) -> int:
-        return int(frame.image.shape[1 if self._trigger.axis == "x" else 0])
+        return int(frame.image.shape[1 if self.trigger.axis == "x" else 0])
 
     def _line(self, frame: Frame) -> float | None:
         return None if self._decide_at is None else self._decide_at * self._length(frame)
 
     def _decided(
-        self, ids: Iterable[int], t_ns: int, unsure: str | None = None
+        self, ids: Iterable[int], t_ns: int, given: Decision | None = None
     ) -> tuple[Inspection, ...]:
         """Decide those parts that are still open; a part is never decided twice."""
         done = []
         for case in (self._cases[id] for id in sorted(ids)):
             if not case.decided:
-                done.append(self._closed(case, t_ns, unsure))
+                done.append(self._closed(case, t_ns, given))
                 # The pictures are let go; what stays says that the part is decided.
                 self._cases[case.part.id] = _Case(case.part, decided=True)
         return tuple(done)
 
-    def _closed(self, case: _Case, t_ns: int, unsure: str | None = None) -> Inspection:
+    def _closed(self, case: _Case, t_ns: int, given: Decision | None = None) -> Inspection:
         defects = vote(case.views, self._detector.labels)
         # Where it was last seen it may already be cut: a view shows the part's whole size.
         shown = case.picture_box or case.part.box
-        decision = self._rulebook.decide(defects, len(case.views), (shown.width, shown.height))
-        unsure = unsure or case.doubt
-        if unsure is not None:
-            decision = Decision(Verdict.UNSURE, (unsure,))
+        size = (shown.width, shown.height)
+        if given is None and case.doubt is not None:
+            given = Decision(Verdict.UNSURE, (case.doubt,))
+        decision = given or self._rulebook.decide(defects, len(case.views), size)
         return Inspection(
             part=case.part,
             decision=decision,

@@ -264,6 +264,10 @@ class Station:
         self._stopping.set()
         self._camera.close()
 
+    def fail(self, error: LineguardError) -> None:
+        """Stop in the safe state because of something that no thread of the station saw."""
+        self._fail(error)
+
     def request_self_test(self) -> None:
         """Have the running model tested before the next frame is looked at. Any thread."""
         self._offer(SelfTest())
@@ -402,17 +406,19 @@ class Station:
     def _command(
         self, inspections: Sequence[Inspection]
     ) -> tuple[list[Inspection], OutputError | None]:
-        """Command every output even if one fails; return what was done, and the failure."""
+        """Command every output even if one fails; return what the line got, and the failure."""
         done, failed = [], None
         for inspection in inspections:
+            got = inspection.decision
             for output in self._outputs:
                 try:
-                    output.act(inspection)
+                    got = output.act(inspection) or got
                 except OutputError as error:
                     failed = error
             acted = self._clock.now_ns()
-            done.append(replace(inspection, stamps={**inspection.stamps, "acted": acted}))
-            self.tally.verdicts[inspection.decision.verdict.value] += 1
+            stamps = {**inspection.stamps, "acted": acted}
+            done.append(replace(inspection, decision=got, stamps=stamps))
+            self.tally.verdicts[got.verdict.value] += 1
             self.tally.latency_ms.append((acted - inspection.stamps["exposed"]) / NS_PER_MS)
             self._latencies.add((acted - inspection.stamps["exposed"]) / NS_PER_S)
         return done, failed

@@ -110,10 +110,12 @@ class Sighting:
     Attributes:
         box: where it is, pixels of the frame.
         whole: False while an edge of the frame cuts it.
+        part: its number, where whoever triggered it has given it one.
     """
 
     box: Box
     whole: bool = True
+    part: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,9 @@ RUNTIMES = {
 }
 OPTIONAL = {
     "iotcore": "pip install 'lineguard[demo]'  (broker of the demo)",
+    "pymodbus": "pip install 'lineguard[modbus]'  (a PLC over Modbus TCP)",
+    "asyncua": "pip install 'lineguard[opcua]'  (a PLC over OPC UA)",
+    "gpiod": "pip install 'lineguard[gpio]'  (digital lines)",
     "ultralytics": "pip install 'lineguard[lab]'  (training and export)",
 }
 LEAST_FREE_GB = 1.0

@@ -2,7 +2,7 @@
 
 from pipeline.clock import Clock
 from pipeline.plugins import Options as BaseOptions
-from pipeline.types import Inspection, Verdict
+from pipeline.types import Decision, Inspection, Verdict
 
 
 class Options(BaseOptions):
@@ -22,8 +22,9 @@ class RecordingOutput:
         self.ready_states: list[bool] = []
         self.closed = False
 
-    def act(self, inspection: Inspection) -> None:
+    def act(self, inspection: Inspection) -> Decision | None:
         self.acted.append((inspection.part.id, inspection.decision.verdict is not Verdict.PASS))
+        return None
 
     def ready(self, is_ready: bool) -> None:
         self.ready_states.append(is_ready)

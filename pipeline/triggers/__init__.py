@@ -1,8 +1,26 @@
 """What tells that a part is there: one file per kind, all behind the Trigger protocol."""
 
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
-from pipeline.types import Frame, Sighting
+from pipeline.types import Box, Decision, Frame, Sighting
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """A part that was announced, but that no frame will show.
+
+    Attributes:
+        part: its number, where whoever triggered it has given it one.
+        frame: number of the exposure that should have shown it, where that is known.
+        decision: what the line got for it already, or None if nobody has decided it yet.
+        box: where it would have been, pixels.
+    """
+
+    part: int | None = None
+    frame: int | None = None
+    decision: Decision | None = None
+    box: Box = Box(0, 0, 0, 0)  # noqa: RUF009 - it is frozen
 
 
 class Trigger(Protocol):
@@ -29,3 +47,18 @@ class Trigger(Protocol):
 
     def sightings(self, frame: Frame) -> tuple[Sighting, ...]:
         """Return the parts that the frame shows, in no particular order."""
+
+    def unseen(self, frame: Frame | None) -> tuple[Unseen, ...]:
+        """Return, once each, the parts that neither this frame nor a later one will show.
+
+        Args:
+            frame: the frame whose sightings were just asked for, or None where frames end.
+        """
+
+
+@runtime_checkable
+class AnnouncedTrigger(Trigger, Protocol):
+    """A trigger whose parts are announced from outside the pictures, by the line's PLC."""
+
+    def announce(self, number: int, t_ns: int, decision: Decision | None) -> None:
+        """Take a trigger: its number, its monotonic time, and the decision if it has one."""

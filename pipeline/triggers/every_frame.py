@@ -3,6 +3,7 @@
 from typing import Literal
 
 from pipeline.plugins import Options as BaseOptions
+from pipeline.triggers import Unseen
 from pipeline.types import Box, Frame, Sighting
 
 
@@ -20,9 +21,21 @@ class EveryFrame:
     def crossed(self) -> None:
         """Do nothing: no part is followed."""
 
+    def __init__(self) -> None:
+        self._next_seq: int | None = None
+
     def sightings(self, frame: Frame) -> tuple[Sighting, ...]:
         height, width = frame.image.shape[:2]
         return (Sighting(Box(0, 0, width, height)),)
+
+    def unseen(self, frame: Frame | None) -> tuple[Unseen, ...]:
+        """Return a part for each exposure that did not come here: each of them was one."""
+        if frame is None:
+            return ()
+        height, width = frame.image.shape[:2]
+        lost = range(self._next_seq or frame.seq, frame.seq)
+        self._next_seq = frame.seq + 1
+        return tuple(Unseen(frame=seq, box=Box(0, 0, width, height)) for seq in lost)
 
 
 def create(options: Options) -> EveryFrame:

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.plugins import Options as BaseOptions
+from pipeline.triggers import Unseen
 from pipeline.types import Box, Frame, Image, Sighting
 
 Cells = NDArray[np.float32]
@@ -115,6 +116,11 @@ class Presence:
         present = differs.mean(axis=0) >= self._options.fill
         self._learn(cells, present)
         return self._parts(differs, present, frame.image)
+
+    def unseen(self, frame: Frame | None) -> tuple[Unseen, ...]:
+        """Return nothing: a part is known only once a frame has shown it."""
+        del frame
+        return ()
 
     def _cells(self, image: Image) -> Cells:
         """Return mean grey levels of the lane, float32 (across the belt, along the belt)."""

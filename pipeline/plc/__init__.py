@@ -1,0 +1,1 @@
+"""The conversation with the line's PLC: pure data and functions, the same for every carrier."""

@@ -29,7 +29,7 @@ COUNT = 6
 
 def inspection(part: int, verdict: Verdict = Verdict.PASS) -> Inspection:
     seen = Part(part, 0, part, part, Box(0, 0, 9, 9))
-    return Inspection(seen, Decision(verdict), (), 1, None, None, {"exposed": 0})
+    return Inspection(seen, Decision(verdict), (), 1, None, None, stamps={"exposed": 0})
 
 
 def ledger_of(folder: Path, count: int = COUNT) -> tuple[Record, ...]:

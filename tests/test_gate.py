@@ -44,7 +44,7 @@ def inspection(part: int, verdict: Verdict, ago_ms: int = 0) -> Inspection:
     decision = Decision(verdict, () if verdict is PASS else ("why",))
     stamps = {"exposed": seen_ns}
     shown = Part(part, seen_ns, 1, 1, Box(0, 0, 1, 1))
-    return Inspection(shown, decision, (), 1, None, None, stamps)
+    return Inspection(shown, decision, (), 1, None, None, stamps=stamps)
 
 
 def guards(store: Path) -> list[int]:

@@ -18,11 +18,11 @@ class EveryFrame:
     axis: Literal["x", "y"] = "x"
     fault: str | None = None
 
-    def crossed(self) -> None:
-        """Do nothing: no part is followed."""
-
     def __init__(self) -> None:
         self._next_seq: int | None = None
+
+    def crossed(self) -> None:
+        """Do nothing: no part is followed."""
 
     def sightings(self, frame: Frame) -> tuple[Sighting, ...]:
         height, width = frame.image.shape[:2]

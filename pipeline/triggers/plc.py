@@ -36,6 +36,7 @@ class PlcTrigger:
 
     tracks = False
     axis: Literal["x", "y"] = "x"
+    fault: str | None = None
 
     def __init__(self, options: Options) -> None:
         self._delay_ns = options.delay_ms * NS_PER_MS
@@ -52,6 +53,9 @@ class PlcTrigger:
         with self._lock:
             if number > self._shown:
                 self._waiting[number] = _Waiting(t_ns, decision)
+
+    def crossed(self) -> None:
+        """Do nothing: no part is followed."""
 
     def sightings(self, frame: Frame) -> tuple[Sighting, ...]:
         height, width = frame.image.shape[:2]

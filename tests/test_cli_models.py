@@ -67,6 +67,17 @@ def test_one_wrong_byte_is_refused(home: Path, tmp_path: Path) -> None:
     said_in_one_line(done, "boards-n.fp32.onnx", "sha256")
 
 
+def test_an_unsigned_bundle_that_is_allowed_degrades_the_station(
+    home: Path, tmp_path: Path
+) -> None:
+    model = model_of(home, str(REPOSITORY / "models" / "boards-n"), unsigned=True)
+    done = lineguard("-v", "run", station_file(tmp_path, model=model), home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "state: starting -> degraded" in done.stderr
+    assert "the bundle is not signed" in done.stderr
+    assert "-> ready" not in done.stderr
+
+
 def test_the_drill_counts_its_refusals(home: Path, tmp_path: Path) -> None:
     done = lineguard(
         "models", "drill", home / "bundle", "--count", "18", "--json", "-", home=tmp_path

@@ -26,10 +26,11 @@ from pipeline.publishers.file import FilePublisher
 from pipeline.recipe import Recipe
 from pipeline.records import Identity, Link, StoredPicture
 from pipeline.rules import Rulebook
-from pipeline.station import FRAMES_WAITING, KeepsPictures, Station, Tally, Watch
+from pipeline.station import FRAMES_WAITING, KeepsPictures, Station, Tally
 from pipeline.store import Ledger, Outbox, Pictures, read_records
 from pipeline.triggers.presence import Options, Presence
 from pipeline.types import Image, Inspection, Record, Verdict
+from pipeline.watch import Watch
 from tests.doubles import LIMIT_S, Belt, Lose, ScriptedCamera, SpotDetector, Step, until
 
 HASH = "0" * 64

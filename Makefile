@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STATION_EXTRAS := cpu,openvino,demo
-TEST_EXTRAS := $(STATION_EXTRAS),litert,dev,lab
+TEST_EXTRAS := $(STATION_EXTRAS),litert,signing,monitor,dev,lab
 
 .PHONY: demo test check bench clean
 

@@ -24,12 +24,13 @@ from pipeline.records import Identity, StoredPicture
 from pipeline.rules import Rulebook
 from pipeline.selftest import Question
 from pipeline.signing import Trust, read_trust
-from pipeline.station import KeepsPictures, Station, Watch
+from pipeline.station import KeepsPictures, Station
 from pipeline.store import Ledger, Outbox, Pictures
 from pipeline.trial import Bounds, try_model
 from pipeline.triggers import AnnouncedTrigger, Trigger
 from pipeline.types import Inspection, Record, Verdict
 from pipeline.vision.picture import encode_jpeg
+from pipeline.watch import Watch
 
 JPEG_QUALITY = 95
 

@@ -94,6 +94,7 @@ class Inspector:
         self._shots = 0
         self._last_seq = 0
         self._covered = 0
+        self._doubted_at = -1
         self.fault: str | None = None
 
     @property
@@ -152,16 +153,21 @@ class Inspector:
         length = self._length(frame)
         filled = any(start <= 0 and end >= length for start, end in spans)
         self._covered = self._covered + 1 if filled else 0
-        self.fault = self.trigger.fault
+        was, self.fault = self.fault, self.trigger.fault
         if self.fault is None and self._covered > ENDLESS_FRAMES:
             self.fault = (
                 f"one part has filled the view for {self._covered} frames; is the lens covered, "
                 "the lamp out, or the belt jammed?"
             )
+        if was is None and self.fault is not None:
+            self._doubted_at = frame.seq
 
     def _has_crossed(self, frame: Frame, track: Track) -> bool:
-        """Tell whether a part that has left was seen whole and moved through half of the view."""
-        if track.entered is None:
+        """Tell whether a part that has left was seen whole and moved through half of the view.
+
+        One that was in view when the fault began says nothing: it may have vanished with the rest.
+        """
+        if track.entered is None or track.part.first_frame <= self._doubted_at:
             return False
         moved = sum(self._tracker.span(track.part.box)) / 2 - track.entered
         return abs(moved) > self._length(frame) / 2

@@ -75,6 +75,13 @@ class Readiness:
             log.info("%s: well again", part)
             self._judge()
 
+    def note(self, part: str, reason: str | None) -> None:
+        """Note why a part is at fault, or with None that it is well; cheap if nothing changed."""
+        if reason is not None:
+            self.fault(part, reason)
+        elif part in self._faults:
+            self.clear(part)
+
     def seen(self) -> None:
         """Note that a frame came."""
         if self._phase == "starting" or "camera" in self._faults:

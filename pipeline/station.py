@@ -6,7 +6,6 @@ capture --frames--> inspect --decisions--> keep --records--> ledger --> publish,
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,13 +25,13 @@ from pipeline.errors import (
     StoreError,
 )
 from pipeline.handoff import Handoff
-from pipeline.monitor.figures import Beat, LatencyCount, ModelFacts, Snapshot
-from pipeline.monitor.shifts import TimesOfDay
+from pipeline.monitor.figures import LatencyCount, Snapshot
 from pipeline.outputs import Output
 from pipeline.publishers import Publisher
 from pipeline.readiness import DISK, NOTICE, RECEIVER, Readiness
 from pipeline.records import Identity, Link, StoredPicture, record_of
 from pipeline.types import Decision, Frame, Inspection, Record, Verdict
+from pipeline.watch import Lookout, Watch
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +39,13 @@ FRAMES_WAITING = 4
 DECISIONS_WAITING = 256
 RECORDS_PER_COMMIT = 64
 RECORDS_PER_SEND = 64
-LATENCIES_KEPT = 100_000
+LATENCIES_KEPT = 10_000
 REOPEN_FIRST_S, REOPEN_MOST_S = 0.1, 1.0
 RESEND_FIRST_S, RESEND_MOST_S = 0.5, 5.0
 DRAIN_S = 5.0
 DRAIN_AGAIN_MS = 200
 WATCH_S = 0.05
 COUNT_WAITING_NS = NS_PER_S
-STALL_S, STALL_FRAMES = 0.9, 2.5
-"""A free-running camera has stalled after the longer of these; with one look of the watch more it
-is noticed within a second, or within three frame times."""
-INTERVAL_SHARE = 0.2
-FROZEN_READ_S = 30.0
-"""A camera's read that lasts longer will never return: its own time-outs are far shorter."""
 DISK_CHECK_S = 0.3
 DECISIONS_HELD = 100_000
 
@@ -137,30 +130,6 @@ class SelfTest:
     """Stands among the frames where the model is to be tested."""
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """How a station looks after itself.
-
-    Attributes:
-        stall_s: a live camera without a frame for so long is at fault; None takes STALL_S or
-            STALL_FRAMES frame times; ``inf`` for a camera that is triggered itself.
-        frozen_s: a worker that is at one step for so long is at fault.
-        self_test: asks the model for its golden pictures, in the inspect thread.
-        self_test_at: local times of day, HH:MM.
-        notices: what degrades the station from the start, by part.
-        model: what runs; for the figures.
-        take: is given a snapshot some 20 times a second by the main thread, and a last one.
-    """
-
-    stall_s: float | None = None
-    frozen_s: float = 10.0
-    self_test: Callable[[], None] = lambda: None
-    self_test_at: tuple[str, ...] = ()
-    notices: Mapping[str, str] = field(default_factory=dict)
-    model: ModelFacts = field(default_factory=ModelFacts)
-    take: Callable[[Snapshot], None] = lambda snapshot: None
-
-
 class Station:
     """Wires the parts of a station and runs them until the camera ends or it is told to stop.
 
@@ -201,14 +170,10 @@ class Station:
         self._on_record = on_record
         self._record_first = record_first
         self._watch = watch or Watch()
-        self._self_test_times = TimesOfDay(self._watch.self_test_at)
         self._self_tests = 1  # the one before the start
         self._latencies = LatencyCount()
         self._waiting: dict[str, int] = {}
-        self._beats = {name: Beat(clock.now_ns) for name in ("capture", "inspect", "keep")}
         self._books = threading.Lock()
-        self._frame_ns: int | None = None
-        self._interval_ns = 0
         self._frames: Handoff[Frame | Gap | SelfTest] = Handoff(
             FRAMES_WAITING, lambda item: camera.live and isinstance(item, Frame)
         )
@@ -219,6 +184,7 @@ class Station:
         self._readiness = Readiness(
             self._outputs, [p for p, _ in self._outboxes.values()], clock, identity.run, self._fail
         )
+        self._lookout = Lookout(self._watch, clock, self._readiness, camera.live)
 
     def run(self) -> Tally:
         """Run until the camera has no more frames or ``stop`` is called; then bring all home.
@@ -274,18 +240,18 @@ class Station:
 
     def snapshot(self) -> Snapshot:
         """Return what the station says of itself now."""
-        tally, now_ns, frame_ns = self.tally, self._clock.now_ns(), self._frame_ns
+        tally = self.tally
         return Snapshot(
-            t_ns=now_ns,
+            t_ns=self._clock.now_ns(),
             state=self._readiness.state,
             faults=self._readiness.faults,
-            frozen=tuple(name for name in self._beats if self._is_frozen(name)),
+            frozen=self._lookout.frozen(),
             captured=tally.captured,
             inspected=tally.inspected,
             dropped=dict(tally.dropped),
             lost_exposures=tally.lost_exposures,
             reopened=tally.reopened,
-            frame_age_s=None if frame_ns is None else (now_ns - frame_ns) / NS_PER_S,
+            frame_age_s=self._lookout.frame_age_s,
             verdicts=dict(tally.verdicts),
             latencies=self._latencies.now(),
             waiting=dict(self._waiting),
@@ -326,7 +292,7 @@ class Station:
         """Yield the camera's frames, each read being one step of the capture."""
         frames = self._camera.frames()
         while True:
-            with self._beats["capture"].step():
+            with self._lookout.beats["capture"].step():
                 frame = next(frames, None)
             if frame is None:
                 return
@@ -336,11 +302,7 @@ class Station:
         self.tally.captured += 1
         if last_seq is not None:
             self.tally.lost_exposures += max(frame.seq - last_seq - 1, 0)
-        now_ns = self._clock.now_ns()
-        if self._frame_ns is not None and "camera" not in self._readiness.faults:
-            interval_ns = now_ns - self._frame_ns
-            self._interval_ns += int((interval_ns - self._interval_ns) * INTERVAL_SHARE)
-        self._frame_ns = now_ns
+        self._lookout.frame_came()
         self._offer(frame)
         self._readiness.seen()
         return frame.seq
@@ -359,7 +321,7 @@ class Station:
 
     def _inspect(self) -> None:
         for item in self._frames:
-            with self._beats["inspect"].step():
+            with self._lookout.beats["inspect"].step():
                 self._take_up(item)
         if not self._stopping.is_set():
             self._act(self._inspector.finish(self._clock.now_ns()))
@@ -372,7 +334,7 @@ class Station:
         else:
             self.tally.inspected += 1
             self._act(self._inspector.inspect(item))
-            self._note("trigger", self._inspector.fault)
+            self._readiness.note("trigger", self._inspector.fault)
 
     def _test_model(self) -> None:
         """Test the model; the station is not ready meanwhile, for frames may be dropped."""
@@ -433,11 +395,11 @@ class Station:
         while not self._decisions.ended:
             if batch := self._decisions.take(RECORDS_PER_COMMIT, DISK_CHECK_S):
                 self._record(batch)
-            with self._beats["keep"].step():
+            with self._lookout.beats["keep"].step():
                 self._check_disk()
 
     def _append(self, batch: Sequence[Inspection]) -> tuple[Record, ...]:
-        with self._beats["keep"].step():
+        with self._lookout.beats["keep"].step():
             return self._ledger.append([self._draft(i) for i in batch])
 
     def _record(self, batch: Sequence[Inspection]) -> None:
@@ -566,40 +528,12 @@ class Station:
 
     def _look_after(self) -> None:
         """Notice what the workers cannot notice themselves; tell how the station is."""
-        self._notice_stall()
-        for name, beat in self._beats.items():
-            said = f"at one step for {beat.busy_s():.0f} s; the station must be started again"
-            self._note(f"frozen {name}", said if self._is_frozen(name) else None)
-        if self._self_test_times.due(self._clock.wall()):
+        if (silence := self._lookout.silence()) is not None:
+            self._offer(Gap(f"camera lost: {silence}"))
+        self._lookout.note_frozen()
+        if self._lookout.self_test_is_due():
             self.request_self_test()
         self._watch.take(self.snapshot())
-
-    def _notice_stall(self) -> None:
-        frame_ns = self._frame_ns
-        ending = self._readiness.state in ("stopping", "stopped")
-        if not self._camera.live or frame_ns is None or ending:
-            return
-        silent_s = (self._clock.now_ns() - frame_ns) / NS_PER_S
-        most_s = self._watch.stall_s
-        if most_s is None:
-            most_s = max(STALL_S, STALL_FRAMES * self._interval_ns / NS_PER_S)
-        if silent_s > most_s and "camera" not in self._readiness.faults:
-            reason = f"no frame for {silent_s * 1000:.0f} ms; check its power, cable and trigger"
-            self._readiness.fault("camera", reason)
-            self._offer(Gap(f"camera lost: {reason}"))
-
-    def _is_frozen(self, name: str) -> bool:
-        most_s = self._watch.frozen_s
-        if name == "capture":  # a camera may wait for its trigger; and a file waits for us
-            waits = not self._camera.live or self._watch.stall_s == math.inf
-            most_s = math.inf if waits else max(FROZEN_READ_S, most_s)
-        return self._beats[name].busy_s() > most_s
-
-    def _note(self, part: str, fault: str | None) -> None:
-        if fault is not None:
-            self._readiness.fault(part, fault)
-        elif part in self._readiness.faults:
-            self._readiness.clear(part)
 
     # -- state --------------------------------------------------------------------------------
 

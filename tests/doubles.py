@@ -122,6 +122,10 @@ class ScriptedCamera:
         self._seq = 0
         self._closed = threading.Event()
 
+    def rewind(self, script: Sequence[Step]) -> None:
+        """Take another script, before the first frame."""
+        self._steps = iter(script)
+
     def frames(self) -> Iterator[Frame]:
         self.opened += 1
         for step in self._steps:

@@ -1,8 +1,9 @@
 """A small RTSP camera for tests: a moving ball in H.264 from 127.0.0.1, until it is ended.
 
 As a script it is the server, under a Python that has PyGObject and the GStreamer RTSP server:
-``rtsp_server.py PORT FRAMES WIDTH HEIGHT SETS [USER PASSWORD]``; port 0 takes a free one, -1
-frames are endless, -1 for SETS puts parameter sets before each slice; it prints its port.
+``rtsp_server.py PORT FRAMES WIDTH HEIGHT SETS CHANGE [USER PASSWORD]``; port 0 takes a free one, -1
+frames are endless, -1 for SETS puts parameter sets before each slice, CHANGE halves the picture's
+sides after so many milliseconds (0: never); it prints its port.
 As a module it starts that script.
 """
 
@@ -19,8 +20,8 @@ FPS = 30
 # zerolatency cuts each picture into slices, as many cameras do.
 PIPELINE = (
     "( videotestsrc is-live=true pattern=ball num-buffers={frames}"
-    " ! video/x-raw,width={width},height={height},framerate={fps}/1"
-    " ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={key}"
+    " ! capsfilter name=size caps=video/x-raw,width={width},height={height},framerate={fps}/1"
+    " ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={key} threads={threads}"
     " ! rtph264pay name=pay0 pt=96 config-interval={sets} )"
 )
 
@@ -54,16 +55,19 @@ def start(
     frames: int = -1,
     size: tuple[int, int] = (320, 240),
     sets: int = 0,
+    change_ms: int = 0,
     login: tuple[str, ...] = (),
 ) -> RtspCamera:
     """Start a server and wait until it listens."""
-    words = [SYSTEM_PYTHON, __file__, port, frames, *size, sets, *login]
+    words = [SYSTEM_PYTHON, __file__, port, frames, *size, sets, change_ms, *login]
     process = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return RtspCamera(process, int(process.stdout.readline()))
 
 
-def serve(port: str, frames: str, width: str, height: str, sets: str, *login: str) -> None:
+def serve(
+    port: str, frames: str, width: str, height: str, sets: str, change_ms: str, *login: str
+) -> None:
     """Serve /line until the process is ended."""
     import gi
 
@@ -78,10 +82,27 @@ def serve(port: str, frames: str, width: str, height: str, sets: str, *login: st
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(
         PIPELINE.format(
-            frames=frames, width=width, height=height, key=KEY_EVERY, fps=FPS, sets=sets
+            frames=frames,
+            width=width,
+            height=height,
+            key=KEY_EVERY,
+            fps=FPS,
+            sets=-1 if int(change_ms) else sets,
+            threads=1 if int(change_ms) else 0,
         )
     )
     factory.set_shared(True)
+    half = f"video/x-raw,width={int(width) // 2},height={int(height) // 2},framerate={FPS}/1"
+
+    def shrink(media: "GstRtspServer.RTSPMedia") -> bool:
+        element = media.get_element().get_by_name("size")
+        element.set_property("caps", Gst.Caps.from_string(half))
+        return False  # once
+
+    if int(change_ms):
+        factory.connect(
+            "media-configure", lambda _, media: GLib.timeout_add(int(change_ms), shrink, media)
+        )
     if login:
         guard = GstRtspServer.RTSPAuth()
         token = GstRtspServer.RTSPToken()

@@ -10,11 +10,13 @@ from tests.conftest import REPOSITORY
 
 HEAVY = (
     "torch", "torchvision", "ultralytics", "cv2", "onnx", "onnxruntime", "openvino", "tensorrt",
-    "paho", "iotcore", "typer", "rich", "hypothesis", "pipeline.lab", "pipeline.cli",
+    "paho", "cryptography", "prometheus_client", "iotcore",
+    "typer", "rich", "hypothesis", "pipeline.lab", "pipeline.cli",
 )  # fmt: skip
 LIGHT_CORE = (
     "station", "inspection", "tracking", "rules", "store", "handoff", "records", "config",
-    "plugins", "recipe", "bundle", "clock", "shipped", "types", "errors", "quality.golden",
+    "plugins", "recipe", "bundle", "clock", "limits", "signing", "monitor.health",
+    "monitor.metrics", "shipped", "types", "errors", "quality.golden",
     "quality.truth", "quality.intervals", "triggers.every_frame", "outputs.recording",
 )  # fmt: skip
 NEVER = ("torch", "torchvision", "ultralytics", "onnx", "iotcore", "pipeline.lab")

@@ -137,6 +137,22 @@ def test_a_changed_picture_size_after_reopening_is_refused(start: Start) -> None
         next(camera.frames())
 
 
+def test_a_picture_size_that_changes_on_the_way_is_noticed_within_a_second(start: Start) -> None:
+    camera = camera_of(start(change_ms=1500))
+    began_s = time.monotonic()
+    with pytest.raises(CameraError, match="size or format changed"):
+        for _ in camera.frames():
+            assert time.monotonic() - began_s < PATIENCE_S, "the change went unnoticed"
+    camera.close()
+
+
+def test_a_camera_that_serves_one_session_can_be_used_without_the_watch(start: Start) -> None:
+    camera = camera_of(start(frames=60), watch_format=False)
+    seqs, _, said = until_lost(camera)
+    assert len(seqs) > 50
+    assert "no frame for" in said
+
+
 def test_the_password_comes_from_a_file(start: Start, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("p@ss:w/rd\n")
     server = start(login=("guard", "p@ss:w/rd"))

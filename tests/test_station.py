@@ -30,6 +30,7 @@ from pipeline.station import FRAMES_WAITING, KeepsPictures, Station, Tally
 from pipeline.store import Ledger, Outbox, Pictures, read_records
 from pipeline.triggers.presence import Options, Presence
 from pipeline.types import Image, Inspection, Record, Verdict
+from pipeline.watch import Watch
 from tests.doubles import LIMIT_S, Belt, Lose, ScriptedCamera, SpotDetector, Step, until
 
 HASH = "0" * 64
@@ -121,6 +122,8 @@ class Line:
     settings: dict[str, Any] = field(default_factory=dict)
     clock: Clock = field(default_factory=SystemClock)
     run_id: str = "run-1"
+    watch: Watch = field(default_factory=Watch)
+    said: Any = None
 
     def __post_init__(self) -> None:
         thresholds = {label: Threshold(fail=0.5, unsure=0.3) for label in SpotDetector.labels}
@@ -136,6 +139,7 @@ class Line:
             outputs=[self.output],
             outboxes={n: (p, Outbox(self.folder, n)) for n, p in self.publishers.items()},
             on_record=self.on_record,
+            watch=self.watch,
         )
         self.error: LineguardError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -145,6 +149,11 @@ class Line:
             self.station.run()
         except LineguardError as error:
             self.error = error
+
+    def rewind(self, script: Sequence[Step]) -> None:
+        """Give the scripted camera its script once the line that it looks at is there."""
+        assert isinstance(self.camera, ScriptedCamera)
+        self.camera.rewind(script)
 
     def start(self) -> None:
         self._thread.start()

@@ -1,6 +1,7 @@
 """A network camera over RTSP, through OpenCV's FFmpeg."""
 
 import os
+import threading
 from collections.abc import Iterator
 from typing import Annotated
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -9,6 +10,7 @@ import cv2
 from pydantic import Field
 
 from pipeline.cameras._capture import Exposures, Opening
+from pipeline.cameras._formats import ParameterSets
 from pipeline.clock import NS_PER_MS, Clock
 from pipeline.errors import CameraError, ConfigError
 from pipeline.plugins import ConfigPath
@@ -28,6 +30,9 @@ class Options(BaseOptions):
         password_env: environment variable that holds it.
         stall_ms: the camera counts as lost after this long without a frame.
         open_ms: time for connecting; a camera sends its first key frame within one or two seconds.
+        watch_format: a second session, which is not decoded, notices that the picture's size or
+            format changes on the way; without it (for cameras that serve one session alone) such a
+            change is scaled away and cannot be noticed.
         gray: frames are (H, W) instead of (H, W, 3).
     """
 
@@ -37,15 +42,17 @@ class Options(BaseOptions):
     password_env: str | None = None
     stall_ms: Annotated[int, Field(ge=100, le=60_000)] = 1000
     open_ms: Annotated[int, Field(ge=100, le=60_000)] = 5000
+    watch_format: bool = True
     gray: bool = False
 
 
 class Rtsp:
     """Shows a network camera's stream.
 
-    OpenCV prefers TCP, so that no packet of a picture is lost on the way. A stream that changes
-    its picture size without closing is scaled by OpenCV and cannot be noticed; most cameras close
-    it, and then the size is compared when the stream is opened again.
+    OpenCV prefers TCP, so that no packet of a picture is lost on the way. It scales a stream that
+    changes its picture size to the first size and says nothing (30 of 30 frames); so the packets
+    are read a second time, undecoded. Where the camera closes the stream at such a change, the size
+    is compared when it is opened again.
     """
 
     live = True
@@ -67,12 +74,16 @@ class Rtsp:
 
     def frames(self) -> Iterator[Frame]:
         self.close()
-        with Opening() as opening:
+        with Opening() as opening, _FormatWatch() as watch:
             self._opening = opening
             self._connect(opening)
+            if self._options.watch_format:
+                watch.start(self._login_url(), self._timeouts())
             pictures = _Pictures()
             asked_ns = self._clock.now_ns()
             while (image := opening.read()) is not None and not self._is_late(asked_ns):
+                if watch.fault is not None and not opening.ended:
+                    raise CameraError(f"camera '{self._name}': {self._shown_url}: {watch.fault}")
                 if pictures.is_whole(opening):
                     yield self._exposures.frame(self._checked(image))
                 elif pictures.are_split:
@@ -86,13 +97,8 @@ class Rtsp:
 
     def _connect(self, opening: Opening) -> None:
         began_ns = self._clock.now_ns()
-        settings = {
-            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: self._options.open_ms,
-            # Without it a read of a stalled stream blocks for 30 s.
-            cv2.CAP_PROP_READ_TIMEOUT_MSEC: self._options.stall_ms,
-            # Each further decoder thread keeps a picture back.
-            cv2.CAP_PROP_N_THREADS: 1,
-        }
+        # Each further decoder thread keeps a picture back.
+        settings = self._timeouts() | {cv2.CAP_PROP_N_THREADS: 1}
         if opening.connect(self._login_url(), cv2.CAP_FFMPEG, settings) or opening.ended:
             return
         took_ms = (self._clock.now_ns() - began_ns) // NS_PER_MS
@@ -100,6 +106,13 @@ class Rtsp:
             f"camera '{self._name}': no stream from {self._shown_url} after {took_ms} ms; "
             "check the address, user and password, the cable, and that it sends H.264"
         )
+
+    def _timeouts(self) -> dict[int, int]:
+        return {
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: self._options.open_ms,
+            # Without it a read of a stalled stream blocks for 30 s.
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC: self._options.stall_ms,
+        }
 
     def _is_late(self, asked_ns: int) -> bool:
         """Tell whether a read took as long as a stall.
@@ -147,6 +160,45 @@ class Rtsp:
         if variable is None or variable not in os.environ:
             raise ConfigError(f"camera '{self._name}': the variable {variable} is not set")
         return os.environ[variable]
+
+
+class _FormatWatch:
+    """Reads a stream's packets in a session and a thread of its own.
+
+    Attributes:
+        fault: what it noticed, or None.
+    """
+
+    def __init__(self) -> None:
+        self.fault: str | None = None
+        self._packets = Opening()
+
+    def __enter__(self) -> "_FormatWatch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._packets.end()
+
+    def start(self, url: str, timeouts: dict[int, int]) -> None:
+        """Begin to watch, and return at once."""
+        settings = timeouts | {cv2.CAP_PROP_FORMAT: -1}
+        threading.Thread(
+            target=self._run, args=(url, settings), name="rtsp-format", daemon=True
+        ).start()
+
+    def _run(self, url: str, settings: dict[int, int]) -> None:
+        if not self._packets.connect(url, cv2.CAP_FFMPEG, settings):
+            self.fault = (
+                "its second session, which watches the picture's format, is refused; allow the "
+                "camera two sessions, or set watch_format to false"
+            )
+            return
+        sets = ParameterSets(int(self._packets.get(cv2.CAP_PROP_FOURCC)))
+        while (packet := self._packets.read()) is not None:
+            if sets.changed(packet):
+                self.fault = "the picture's size or format changed; set it back"
+                return
+        self.fault = "the second session, which watches the picture's format, has ended"
 
 
 class _Pictures:

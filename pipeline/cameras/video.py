@@ -1,7 +1,7 @@
 """A camera that plays a video file: for replays, demos and evaluations."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from pipeline.cameras._capture import Exposures, Opening, Pace
 from pipeline.cameras._container import Promise, promise_of
+from pipeline.cameras._formats import ParameterSets
 from pipeline.clock import NS_PER_S, Clock
 from pipeline.errors import CameraError, ConfigError
 from pipeline.plugins import ConfigPath
@@ -20,7 +21,6 @@ from pipeline.vision.picture import MAX_PIXELS
 
 SLACK_S = 1.0  # sound may go on after the last picture, and the stored duration is of both
 SLACK_SHARE = 0.02
-HEADER_BYTES = 4096  # x264 puts 700 bytes of settings before its parameter sets
 
 
 class Options(BaseOptions):
@@ -145,14 +145,14 @@ class Video:
 
 class _FormatWatch:
     """Sees that a stream changes its format midway, which OpenCV hides by scaling (60 of 60 frames
-    came in the first size): reads the packets a second time, undecoded, and compares the parameter
-    sets of H.264, HEVC, MPEG-4 and MPEG-1/2. That costs 5-24 us a frame.
+    came in the first size): reads the packets a second time, undecoded, and compares their
+    parameter sets. That costs 5-24 us a frame.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._packets = Opening()
-        self._known: set[bytes] = set()
+        self._sets: ParameterSets | None = None
         self.rewind()
 
     def __enter__(self) -> "_FormatWatch":
@@ -166,57 +166,19 @@ class _FormatWatch:
         self._packets.end()
         self._packets = Opening()
         self._packets.connect(str(self._file), cv2.CAP_FFMPEG, {cv2.CAP_PROP_FORMAT: -1})
-        codec = int(self._packets.get(cv2.CAP_PROP_FOURCC))
-        self._is_parameter_set = _PARAMETER_SETS.get(_codec_name(codec))
+        if self._sets is None:
+            self._sets = ParameterSets(int(self._packets.get(cv2.CAP_PROP_FOURCC)))
 
     def changed(self) -> bool:
         """Read one packet; tell whether it brings other parameter sets than those before."""
-        if self._is_parameter_set is None:
-            return False
         packet = self._packets.read()
-        if packet is None:
-            return False
-        units = packet.reshape(-1)[:HEADER_BYTES].tobytes().split(b"\0\0\1")[1:]
-        found = {unit.rstrip(b"\0") for unit in units if unit and self._is_parameter_set(unit[0])}
-        changed = bool(self._known and found and self._known.isdisjoint(found))
-        self._known |= found
-        return changed
+        return packet is not None and self._sets is not None and self._sets.changed(packet)
 
 
 def _length_s(opening: Opening) -> float | None:
     """Return the duration that OpenCV made its frame count from."""
     count, fps = opening.get(cv2.CAP_PROP_FRAME_COUNT), opening.get(cv2.CAP_PROP_FPS)
     return count / fps if count > 0 and fps > 0 else None
-
-
-def _codec_name(number: int) -> str:
-    # A transport stream names its codec by a number below 256, other containers by four letters;
-    # a file that does not open has -1.
-    return max(number, 0).to_bytes(4, "little").decode("latin-1").rstrip("\0").lower()
-
-
-def _h264(first: int) -> bool:
-    return first & 0x1F == 7
-
-
-def _hevc(first: int) -> bool:
-    return first >> 1 & 0x3F == 33
-
-
-def _mpeg4(first: int) -> bool:
-    return 0x20 <= first <= 0x2F
-
-
-def _mpeg2(first: int) -> bool:
-    return first == 0xB3
-
-
-_PARAMETER_SETS: Mapping[str, Callable[[int], bool]] = {
-    **dict.fromkeys(("h264", "avc1", "avc3", "x264", "\x1b"), _h264),
-    **dict.fromkeys(("hevc", "hev1", "hvc1", "h265", "\x24"), _hevc),
-    **dict.fromkeys(("mp4v", "fmp4", "xvid", "divx", "dx50", "mpeg4", "\x10"), _mpeg4),
-    **dict.fromkeys(("mpg1", "mpg2", "mpeg", "\x01", "\x02"), _mpeg2),
-}
 
 
 def create(options: Options, name: str, clock: Clock) -> Video:

@@ -20,6 +20,8 @@ RUNTIMES = {
     "openvino": "pip install 'lineguard[openvino]'",
 }
 OPTIONAL = {
+    "cryptography": "pip install 'lineguard[signing]'  (signed model bundles)",
+    "prometheus-client": "pip install 'lineguard[monitor]'  (health and metrics over HTTP)",
     "iotcore": "pip install 'lineguard[demo]'  (broker of the demo)",
     "pymodbus": "pip install 'lineguard[modbus]'  (a PLC over Modbus TCP)",
     "asyncua": "pip install 'lineguard[opcua]'  (a PLC over OPC UA)",

@@ -35,6 +35,9 @@ was learned anew is on trial until a part has crossed it, or the old one is seen
 BLACK, WHITE = 4.0, 251.0
 """Grey levels below or above which a whole picture shows nothing; noise moves a cell by 0.5."""
 
+LEAP_SHARE = 0.5
+"""Share of its brightness by which the belt may change from one frame to the next."""
+
 DIM_SHARE = 0.25
 """Share of its first brightness below which the belt is too dark to tell parts from it: a lamp that
 goes out takes belt and parts to black together, and nothing would differ any more."""
@@ -93,13 +96,13 @@ class Presence:
     @property
     def fault(self) -> str | None:
         if self._unlit:
-            return "trigger: the picture is black, white or far darker than it was; is the lamp on?"
+            return "the picture is black, white or far darker than it was; is the lamp on?"
         if self._trusted is None:
             return None
         return (
-            f"trigger: no empty belt was seen for {BLIND_FRAMES} frames, and what is seen now is "
-            "taken for it until a part has crossed it; is the lens covered or the lamp out? Else "
-            "start the station again with an empty belt"
+            "what is seen is not the belt that was learned, and nothing is trusted until "
+            "a part has crossed it; is the lens covered, or the lamp out? Else start the station "
+            "again with an empty belt"
         )
 
     def crossed(self) -> None:
@@ -147,19 +150,17 @@ class Presence:
     def _follow_the_lamp(self, cells: Cells, seq: int) -> None:
         """Take up a change of light at once; where nothing looks empty for long, learn anew."""
         assert self._belt is not None
-        belts = [self._belt]
+        belts = [self._belt] if self._trusted is None else [self._trusted, self._belt]
         if seq - self._seq == 1 and self._empty.any():
             # A lamp moves all that was empty a frame ago. After lost frames a part may lie there.
             belts.append(self._belt + np.median((cells - self._belt)[:, self._empty]))
-        if self._trusted is not None:
-            belts.append(self._trusted)
         anew = _belt_profile(cells, self._options.belt) if self._blind >= BLIND_FRAMES else None
         if anew is not None:
             belts.append(anew)
         belt = max(belts, key=lambda b: int(self._looks_empty(cells, b).sum()))
         if belt is self._trusted:
             self._trusted = None
-        elif belt is anew and self._trusted is None:
+        elif self._trusted is None and (belt is anew or self._leaps(belt)):
             self._trusted = self._belt
         empty = self._looks_empty(cells, belt)
         self._blind = 0 if empty.any() else self._blind + 1
@@ -171,6 +172,13 @@ class Presence:
             or cells.min() > WHITE
             or np.median(belt) < DIM_SHARE * self._learned_level
         )
+
+    def _leaps(self, belt: Cells) -> bool:
+        """Tell whether the light changed at once by more than a lamp does: more likely, something
+        lies before the lens."""
+        assert self._belt is not None
+        before = float(np.median(self._belt))
+        return abs(float(np.median(belt)) - before) > LEAP_SHARE * before
 
     def _looks_empty(self, cells: Cells, belt: Cells) -> Mask:
         """Return which slices across the belt show no part, bool (along the belt,)."""

@@ -72,9 +72,11 @@ def _kills(place: Path, kills: int, seed: int, people: Console) -> tuple[bool, d
 def _network(place: Path, people: Console) -> tuple[bool, dict[str, Any]]:
     done = spoil_network(place, lambda name: people.print(f"network: {name}", style="dim"))
     _say_books(people, done.audit)
-    for name, seconds in done.shown_s.items():
-        said = "the connection held" if seconds is None else f"shown to the plant in {seconds} s"
-        people.print(f"{name}: {said}")
+    for name, shown_s in done.shown_s.items():
+        noticed_s = done.noticed_s[name]
+        noticed = "held nothing up" if noticed_s is None else f"noticed after {noticed_s} s"
+        shown = "the connection held" if shown_s is None else f"told the plant after {shown_s} s"
+        people.print(f"{name}: {noticed}; {shown}")
     return done.audit.is_whole, done.figures()
 
 

@@ -1,5 +1,7 @@
 """``lineguard chaos``: kill what you like; nothing is lost, and nothing passes unseen."""
 
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +41,8 @@ def chaos(
     docs/commands.md. Exit 1 if anything was lost, doubled or altered.
     """
     people = said_to_people(json)
+    # A drill that is told to stop ends its processes too, as it does on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="lineguard-chaos-") as scratch:
         place = folder or Path(scratch)
         place.mkdir(parents=True, exist_ok=True)

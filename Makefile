@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STATION_EXTRAS := cpu,openvino,demo
 TEST_EXTRAS := $(STATION_EXTRAS),litert,signing,monitor,dev,lab
+KILLS := 200
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench chaos clean
 
 demo: $(VENV)/station.stamp  ## the whole product on this machine, without torch
 	$(BIN)/lineguard demo
@@ -18,6 +19,12 @@ check: $(VENV)/test.stamp  ## style, types, and who may import whom
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: $(VENV)/station.stamp  ## every fault on purpose, the long way; the last two only as root
+	$(BIN)/lineguard chaos --kills $(KILLS)
+	$(BIN)/lineguard chaos --network
+	[ "$$(id -u)" -ne 0 ] || $(BIN)/lineguard chaos --full-disk
+	[ "$$(id -u)" -ne 0 ] || $(BIN)/lineguard chaos --power-cuts $(KILLS)
 
 bench: $(VENV)/station.stamp  ## how fast the station is on this machine
 	$(BIN)/lineguard bench

@@ -84,7 +84,7 @@ class Ledger:
             number, seq = number + 1, seq + 1
             record = draft(Link(seq, previous))
             body = schema.encode(record)
-            previous = schema.sha256(record)
+            previous = hashlib.sha256(body).hexdigest()
             made.append(record)
             rows.append(
                 (

@@ -1,5 +1,6 @@
 """A whole station, end to end: whatever goes wrong, the books balance and no fault shows green."""
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from pipeline.cameras import Camera
 from pipeline.clock import Clock, ManualClock, SystemClock
 from pipeline.errors import (
     CameraError,
+    DiskFull,
     LineguardError,
     ModelError,
     OutputError,
@@ -77,6 +79,27 @@ class FailingLedger:
         self._ledger.close()
 
 
+class FullLedger:
+    """Has no room from one record on, for some attempts or for ever; says so as a disk would."""
+
+    def __init__(self, ledger: Ledger, room: int, attempts: float) -> None:
+        self._ledger, self._room, self._attempts = ledger, room, attempts
+        self.told: list[str] = []
+
+    def append(self, drafts: Sequence[Callable[[Link], Record]]) -> tuple[Record, ...]:
+        if self._room < len(drafts) and self._attempts > 0:
+            self._attempts -= 1
+            raise DiskFull("store: No space left on device; make room there")
+        self._room -= len(drafts)
+        return self._ledger.append(drafts)
+
+    def shortage(self) -> str:
+        return "store: nearly full" if self._room <= 0 < self._attempts else ""
+
+    def close(self) -> None:
+        self._ledger.close()
+
+
 class Receiver:
     """Confirms what it is sent, at most ``size`` records a time; may be away."""
 
@@ -117,6 +140,8 @@ class Line:
     output: RecordingOutput = field(default_factory=RecordingOutput)
     publishers: dict[str, Publisher] = field(default_factory=dict)
     room: int | None = None
+    full_for: float = 0
+    record_first: bool = True
     keep_picture: KeepsPictures = no_picture
     on_record: Callable[[Record], None] = lambda record: None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -132,7 +157,7 @@ class Line:
         self.station = Station(
             camera=self.camera,
             inspector=Inspector(Presence(Options()), self.detector, rules, **self.settings),
-            ledger=ledger if self.room is None else FailingLedger(ledger, self.room),
+            ledger=self._limited(ledger),
             keep_picture=self.keep_picture,
             identity=replace(IDENTITY, run=self.run_id),
             clock=self.clock,
@@ -140,9 +165,17 @@ class Line:
             outboxes={n: (p, Outbox(self.folder, n)) for n, p in self.publishers.items()},
             on_record=self.on_record,
             watch=self.watch,
+            record_first=self.record_first,
         )
         self.error: LineguardError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _limited(self, ledger: Ledger) -> Ledger | FailingLedger | FullLedger:
+        if self.room is None:
+            return ledger
+        if self.full_for:
+            return FullLedger(ledger, self.room, self.full_for)
+        return FailingLedger(ledger, self.room)
 
     def _run(self) -> None:
         try:
@@ -447,6 +480,88 @@ def test_a_full_disk_stops_the_station(tmp_path: Path, room: int) -> None:
     assert isinstance(line.error, StoreError)
     assert len(line.records) <= room
     assert line.output.ready_states[-1] is False
+
+
+class Gate(RecordingOutput):
+    """Counts the records in the ledger at each command."""
+
+    def __init__(self, store: Path) -> None:
+        super().__init__()
+        self.recorded: list[int] = []
+        self._store = store
+
+    def act(self, inspection: Inspection) -> None:
+        super().act(inspection)
+        self.recorded.append(len(list(read_records(self._store))))
+
+
+def test_the_gate_is_told_once_the_record_is_on_the_disk(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    Line(tmp_path, ScriptedCamera(PASSING), output=gate).run()
+    assert len(gate.recorded) == 4
+    assert all(count >= i for i, count in enumerate(gate.recorded, 1))
+
+
+def test_a_gate_that_cannot_wait_is_told_first(tmp_path: Path) -> None:
+    line = Line(tmp_path, ScriptedCamera(PASSING), record_first=False)
+    line.run()
+    assert verdicts(line.records) == [PASS, FAIL, PASS, PASS]
+
+
+def test_what_finds_no_room_is_rejected_and_recorded_once_there_is_some(tmp_path: Path) -> None:
+    line = Line(tmp_path, ScriptedCamera(PASSING), room=1, full_for=3)
+    line.run()
+    assert line.error is None
+    assert len(line.records) == 4
+    held = [r for r in line.records if r.reasons and r.reasons[0].startswith("disk full: ")]
+    assert held
+    assert set(verdicts(held)) == {UNSURE}
+    assert line.station.faults == {}
+
+
+def test_a_full_disk_takes_the_line_from_ready_and_gives_it_back(tmp_path: Path) -> None:
+    line: list[Line] = []
+
+    def is_full() -> None:
+        until(lambda: "ledger" in line[0].station.faults)
+
+    def is_well() -> None:
+        until(lambda: not line[0].station.faults)
+
+    camera = ScriptedCamera([*PASSING, is_full, is_well, *PASSING])
+    line.append(Line(tmp_path, camera, room=2, full_for=3))
+    line[0].run()
+    assert line[0].error is None
+    changes = [word for word, _ in itertools.groupby(line[0].output.ready_states)]
+    assert changes[:3] == [True, False, True]
+    assert len(line[0].records) == 8
+
+
+def test_a_disk_that_stays_full_ends_in_the_safe_state_and_rejects_all(tmp_path: Path) -> None:
+    line = Line(tmp_path, ScriptedCamera(PASSING), room=1, full_for=float("inf"))
+    line.run()
+    assert isinstance(line.error, DiskFull)
+    unrecorded = {part for part, _ in line.output.acted} - {r.part for r in line.records}
+    assert unrecorded
+    assert all(rejected for part, rejected in line.output.acted if part in unrecorded)
+
+
+def test_a_part_that_cannot_be_recorded_is_rejected(tmp_path: Path) -> None:
+    line = Line(tmp_path, ScriptedCamera(PASSING), room=0)
+    line.run()
+    assert line.output.acted
+    assert all(rejected for _, rejected in line.output.acted)
+
+
+def test_a_picture_that_finds_no_room_costs_neither_record_nor_readiness(tmp_path: Path) -> None:
+    def fail(inspection: Inspection, name: str) -> StoredPicture | None:
+        raise DiskFull(f"{name}: No space left on device; make room there")
+
+    line = Line(tmp_path, ScriptedCamera(PASSING), keep_picture=fail)
+    line.run()
+    assert line.error is None
+    assert verdicts(line.records) == [PASS, FAIL, PASS, PASS]
+    assert all(r.image is None for r in line.records)
 
 
 def test_a_picture_that_cannot_be_kept_costs_no_record(tmp_path: Path) -> None:

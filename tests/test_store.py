@@ -246,6 +246,13 @@ def test_the_oldest_pictures_make_room_also_after_a_restart(tmp_path: Path) -> N
     assert left == ["04", "05"]
 
 
+def test_pictures_of_good_parts_make_room_before_all_others(tmp_path: Path) -> None:
+    pictures = Pictures(tmp_path, 100)
+    for name in ("1-fail", "2-pass", "3-unsure", "4-pass"):
+        pictures.keep(name, b"x" * 40)
+    assert sorted(f.stem for f in tmp_path.rglob("*.jpg")) == ["1-fail", "3-unsure"]
+
+
 def test_the_newest_picture_stays_however_large(tmp_path: Path) -> None:
     pictures = Pictures(tmp_path, 10)
     pictures.keep("1", b"x" * 40)

@@ -31,7 +31,8 @@ class Filled:
 
     Attributes:
         audit: the books; parts that found no room were rejected, and recorded afterwards.
-        degraded_s: from the full disk to the station saying that it is not well.
+        degraded_s: from the full disk to the station saying that it is not well; 0 if it said so
+            while the disk was being filled.
         stopped_s: from the full disk to the station saying that it is not ready.
         recovered_s: from room on the disk to ``ready``.
     """
@@ -64,8 +65,9 @@ def fill_disk(folder: Path, on_step: Callable[[str], None]) -> Filled:
             line.until(lambda: states.since(0, lambda s: s == "ready") is not None, "ready")
             siege.decide(BEFORE)
             on_step("the disk is full")
+            began_ns = time.monotonic_ns()
             filled_ns = _fill(disk / "others")
-            degraded_ns = _heard(line, states, filled_ns, lambda s: s != "ready")
+            degraded_ns = _heard(line, states, began_ns, lambda s: s != "ready")
             stopped_ns = _heard(line, states, filled_ns, lambda s: s == "not ready")
             line.pause(FULL_S)
             on_step("there is room again")
@@ -76,7 +78,7 @@ def fill_disk(folder: Path, on_step: Callable[[str], None]) -> Filled:
         siege.finish(0)
         return Filled(
             siege.audit(),
-            round((degraded_ns - filled_ns) / NS_PER_S, 2),
+            round(max(0, degraded_ns - filled_ns) / NS_PER_S, 2),
             round((stopped_ns - filled_ns) / NS_PER_S, 2),
             round((ready_ns - free_ns) / NS_PER_S, 2),
         )

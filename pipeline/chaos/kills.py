@@ -58,13 +58,16 @@ class Siege:
 
     Args:
         on_kill: told after each kill of the station how many there were.
+
+    Attributes:
+        witness: what the gate saw.
     """
 
     def __init__(self, line: Line, seed: int, on_kill: Callable[[int], None]) -> None:
         self._line = line
         self._random = random.Random(seed)
         self._on_kill = on_kill
-        self._witness = Witness(line.journal)
+        self.witness = Witness(line.journal)
         self._runs: dict[int, str] = {}
         self._killed_ns: list[int] = []
         self._kills = {"station": 0, "broker": 0, "collector": 0}
@@ -97,7 +100,7 @@ class Siege:
 
     def decide(self, more: int) -> None:
         """Wait until so many more parts were decided."""
-        wanted = self._witness.look() + more
+        wanted = self.witness.look() + more
         self._line.until(lambda: self._seen() >= wanted, "new verdicts")
 
     def audit(self) -> Audit:
@@ -106,7 +109,7 @@ class Siege:
         Raises:
             StoreError: one of them was damaged.
         """
-        return audit(self._witness.acts, self._runs, self._line.store, self._line.archive)
+        return audit(self.witness.acts, self._runs, self._line.store, self._line.archive)
 
     def _wait(self) -> None:
         """Let the station decide some parts; now and then kill it while it still starts."""
@@ -117,7 +120,7 @@ class Siege:
 
     def _seen(self) -> int:
         self._start_those_due()
-        return self._witness.look()
+        return self.witness.look()
 
     def _kill_station(self) -> None:
         self._killed_ns.append(self._line.kill("station"))
@@ -158,12 +161,12 @@ class Siege:
             self.decide(1)
         else:
             raise PublishError(f"chaos: {self._line.waiting()} records were never acknowledged")
-        self._witness.look()
+        self.witness.look()
 
     def _recoveries(self) -> tuple[float, ...]:
         found = []
         bounds = [*self._killed_ns[1:], time.monotonic_ns()]
-        acts = iter(self._witness.acts)
+        acts = iter(self.witness.acts)
         act = next(acts, None)
         for killed, end in zip(self._killed_ns, bounds, strict=True):
             while act is not None and act.t_ns <= killed:

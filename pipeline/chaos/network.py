@@ -56,11 +56,14 @@ class Weather:
 
     Attributes:
         audit: the books.
-        shown_s: how long after each fault began the plant was told that the station is away;
-            None where it was not, because the connection held.
+        noticed_s: how long after each fault began the station took note of it (``degraded``, shown
+            on the spot); None where nothing was held up.
+        shown_s: how long after each fault began the broker told the plant that the station is
+            away; None where the connection held.
     """
 
     audit: Audit
+    noticed_s: dict[str, float | None]
     shown_s: dict[str, float | None]
 
     def figures(self) -> dict[str, Any]:
@@ -68,6 +71,7 @@ class Weather:
         return {
             **self.audit.figures(),
             "keepalive_s": KEEPALIVE_S,
+            "outage_noticed_s": self.noticed_s,
             "outage_shown_s": self.shown_s,
         }
 
@@ -84,16 +88,25 @@ def spoil_network(folder: Path, on_fault: Callable[[str], None]) -> Weather:
         siege.start()
         with closing(States(line.broker_port)) as states:
             siege.decide(int(CALM_S * FPS))
-            shown = {fault.name: _suffer(line, cable, fault, states, on_fault) for fault in FAULTS}
+            began_ns, shown = {}, {}
+            for fault in FAULTS:
+                on_fault(fault.name)
+                began_ns[fault.name] = time.monotonic_ns()
+                shown[fault.name] = _suffer(line, cable, fault, states)
         siege.finish(0)
-        return Weather(siege.audit(), shown)
+        noticed = {name: _first(siege.witness.told_ns, t_ns) for name, t_ns in began_ns.items()}
+        return Weather(siege.audit(), noticed, shown)
 
 
-def _suffer(
-    line: Line, cable: Cable, fault: Fault, states: States, on_fault: Callable[[str], None]
-) -> float | None:
+def _first(told_ns: list[int], began_ns: int) -> float | None:
+    """Return the seconds until a change of state, within the longest time a fault lasts."""
+    late_ns = began_ns + int(max(fault.seconds for fault in FAULTS) * NS_PER_S)
+    moment = next((t for t in told_ns if began_ns < t < late_ns), None)
+    return None if moment is None else round((moment - began_ns) / NS_PER_S, 2)
+
+
+def _suffer(line: Line, cable: Cable, fault: Fault, states: States) -> float | None:
     """Bring a fault about, mend it, and wait until the station is heard again."""
-    on_fault(fault.name)
     began_ns = time.monotonic_ns()
     fault.do(cable)
     line.pause(fault.seconds)
@@ -105,4 +118,5 @@ def _suffer(
             lambda: states.since(mended_ns, lambda s: s != "offline") is not None, "the station"
         )
     line.pause(CALM_S)
+    line.until(lambda: states.heard[-1].state == "ready", "a station that is ready again")
     return None if offline_ns is None else round((offline_ns - began_ns) / NS_PER_S, 2)

@@ -29,10 +29,12 @@ class Witness:
 
     Attributes:
         acts: the commands so far, in order.
+        told_ns: when the station said anew whether it is ready: each change of its state.
     """
 
     def __init__(self, journal: Path) -> None:
         self.acts: list[Act] = []
+        self.told_ns: list[int] = []
         self._journal = journal
         self._read = 0
 
@@ -49,5 +51,7 @@ class Witness:
         return len(self.acts)
 
     def _take(self, said: dict[str, int]) -> None:
+        if "ready" in said:
+            self.told_ns.append(said["t_ns"])
         if "part" in said:
             self.acts.append(Act(said["pid"], said["part"], bool(said["rejected"]), said["t_ns"]))

@@ -1,5 +1,7 @@
 """``lineguard chaos``: kill what you like; nothing is lost, and nothing passes unseen."""
 
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +41,8 @@ def chaos(
     docs/commands.md. Exit 1 if anything was lost, doubled or altered.
     """
     people = said_to_people(json)
+    # A drill that is told to stop ends its processes too, as it does on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="lineguard-chaos-") as scratch:
         place = folder or Path(scratch)
         place.mkdir(parents=True, exist_ok=True)
@@ -72,9 +76,11 @@ def _kills(place: Path, kills: int, seed: int, people: Console) -> tuple[bool, d
 def _network(place: Path, people: Console) -> tuple[bool, dict[str, Any]]:
     done = spoil_network(place, lambda name: people.print(f"network: {name}", style="dim"))
     _say_books(people, done.audit)
-    for name, seconds in done.shown_s.items():
-        said = "the connection held" if seconds is None else f"shown to the plant in {seconds} s"
-        people.print(f"{name}: {said}")
+    for name, shown_s in done.shown_s.items():
+        noticed_s = done.noticed_s[name]
+        noticed = "held nothing up" if noticed_s is None else f"noticed after {noticed_s} s"
+        shown = "the connection held" if shown_s is None else f"told the plant after {shown_s} s"
+        people.print(f"{name}: {noticed}; {shown}")
     return done.audit.is_whole, done.figures()
 
 

@@ -1,5 +1,6 @@
 """What arrived on a topic: a record that is what it claims to be, or a dead letter."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 
@@ -62,4 +63,4 @@ def read_arrival(source: str, payload: bytes) -> Arrival:
     # What is kept is what was published: had reading changed it, the hash chain would not hold.
     if schema.encode(record) != body:
         raise ConfigError("not an event: its record is not in canonical form")
-    return Arrival(source, record, body, schema.sha256(record))
+    return Arrival(source, record, body, hashlib.sha256(body).hexdigest())

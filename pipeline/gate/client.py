@@ -23,7 +23,8 @@ ANSWER_S, ANSWER_PATIENCE = 0.05, 8
 goes on, while the answer that came meanwhile still has to be read."""
 
 BEAT_S = 0.1
-OPEN_S = 30.0
+OPEN_S = 120.0
+"""An OPC UA server takes 2 s to start on a free x86 core, and many times that on a busy small one."""
 
 
 class Gate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline import plugins
 from pipeline.bundle import Bundle, open_bundle
@@ -117,7 +118,7 @@ def build(
         on_record=kept,
     )
     if gate is not None:
-        gate.watch(station.fail)
+        gate.watch(station.fail, partial(station.note, "line"))
     return station
 
 

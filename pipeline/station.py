@@ -190,6 +190,13 @@ class Station:
         """Stop in the safe state because of something that no thread of the station saw."""
         self._fail(error)
 
+    def note(self, part: str, reason: str | None) -> None:
+        """Take in what is at fault outside the station's own threads; None: it is well."""
+        if reason is None:
+            self._readiness.clear(part)
+        else:
+            self._readiness.fault(part, reason)
+
     @property
     def faults(self) -> dict[str, str]:
         """What is at fault now, by part of the station."""

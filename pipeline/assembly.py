@@ -6,6 +6,7 @@ import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from pipeline import plugins, selftest
 from pipeline.bundle import Bundle, open_bundle
@@ -162,7 +163,7 @@ def build(
         record_first=store.commit == "before_act" and gate is None,
     )
     if gate is not None:
-        gate.watch(station.fail)
+        gate.watch(station.fail, partial(station.note, "line"))
     return station
 
 

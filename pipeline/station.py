@@ -234,6 +234,10 @@ class Station:
         """Stop in the safe state because of something that no thread of the station saw."""
         self._fail(error)
 
+    def note(self, part: str, reason: str | None) -> None:
+        """Take in what is at fault outside the station's own threads; None: it is well."""
+        self._readiness.note(part, reason)
+
     def request_self_test(self) -> None:
         """Have the running model tested before the next frame is looked at. Any thread."""
         self._offer(SelfTest())

@@ -26,7 +26,7 @@ from pipeline.types import Record
 from tests import tiny
 from tests.conftest import REPOSITORY
 
-LIMIT_S = 90.0
+LIMIT_S = 200.0
 A_DEFECT = [4.0, 4.0, tiny.WIDTH - 4.0, tiny.HEIGHT - 4.0, 0.95, 0]
 
 

@@ -183,6 +183,39 @@ def test_what_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
 # --- overrides and the hash
 
 
+MODBUS = {"kind": "modbus"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trigger": {"kind": "plc"}}, ("trigger.kind", "'plc' needs an output", "kind: modbus")),
+        ({"outputs": [MODBUS, {"kind": "opcua"}]}, ("outputs.1", "outputs.0 already leads")),
+        ({"outputs": [MODBUS | {"port": 70000}]}, ("outputs.0.port", "65535")),
+        ({"outputs": [MODBUS | {"prot": 502}]}, ("outputs.0.prot", "unknown key", "port")),
+        ({"outputs": [{"kind": "opcua", "host": "0.0.0.0"}]}, ("outputs.0", "name certificate")),
+        ({"outputs": [{"kind": "opcua", "nodeset": "gone.xml"}]}, ("gone.xml", "no such file")),
+        ({"outputs": [{"kind": "gpio"}]}, ("outputs.0", "no line is named; set gate")),
+        ({"outputs": [{"kind": "gpio", "gate": 3, "shown": {"ok": 3}}]}, ("line 3", "twice")),
+        ({"gate": {"deadline": 5}}, ("gate.deadline", "unknown key")),
+        ({"gate": {"deadline_ms": 0}}, ("gate.deadline_ms", "greater than or equal to 1")),
+    ],
+)
+def test_a_line_that_cannot_be_is_named(
+    tmp_path: Path, changes: Page, words: tuple[str, ...]
+) -> None:
+    said = refused(tmp_path, page() | changes)
+    for word in words:
+        assert word in said
+
+
+def test_one_plc_leads_and_others_may_watch(tmp_path: Path) -> None:
+    outputs = [MODBUS, {"kind": "opcua", "listen": False}, {"kind": "gpio", "gate": 4}]
+    config = loaded(tmp_path, page() | {"trigger": {"kind": "plc"}, "outputs": outputs})
+    assert [o.options.listen for o in config.outputs] == [True, False, False]
+    assert config.document.gate.deadline_ms == 500
+
+
 def test_a_section_can_be_replaced_from_outside(tmp_path: Path) -> None:
     config = load(written(tmp_path, page()), {"publishers": []})
     assert config.publishers == ()

@@ -157,7 +157,7 @@ def test_a_station_hears_that_its_guard_was_killed(store: Path) -> None:
         heard.append(error)
         lost.set()
 
-    gate.watch(on_lost)
+    gate.watch(on_lost, lambda fault: None)
     os.kill(guards(store)[-1], signal.SIGKILL)
     assert lost.wait(20)
     assert "the guard is gone" in str(heard[0])

@@ -15,9 +15,14 @@ import pytest
 from pipeline.outputs.modbus import COMMAND, STATUS
 from pipeline.plc.signals import Inputs, Signals
 from pipeline.types import Verdict
+from tests.doubles import until
 from tests.plc_lines import DrivenPlc, RunningStation, free_port, running, signals_of, station_page
 
 pymodbus = pytest.importorskip("pymodbus.client", reason="needs lineguard[modbus]")
+
+
+SLACK_S = 5.0
+"""The limit is 500 ms, shown in manual time by test_handshake.py; a busy machine adds to it."""
 
 
 @contextmanager
@@ -68,7 +73,7 @@ def test_the_guard_holds_the_safe_state_when_the_station_is_killed(tmp_path: Pat
     with a_line(tmp_path) as (station, plc):
         station.kill()
         after_s = plc.until(lambda: plc.seen is not None and plc.seen.inhibit, "the inhibit")
-        assert after_s < 0.5
+        assert after_s < SLACK_S
         passed = list(plc.plc.passed)
         for _ in range(50):
             plc.cycle()
@@ -91,7 +96,7 @@ def test_a_station_that_hangs_inhibits_the_line_and_its_late_verdict_moves_nothi
     with a_line(tmp_path, gate={"deadline_ms": 300, "ack_ms": 5000}) as (station, plc):
         station.signal(signal.SIGSTOP)
         after_s = plc.until(lambda: plc.seen is not None and plc.seen.inhibit, "the inhibit", 5)
-        assert after_s < 1.0, "the limit is 500 ms; the rest is this machine's other work"
+        assert after_s < SLACK_S
         hung_at = len(plc.plc.passed)
         for _ in range(40):
             plc.cycle()
@@ -106,15 +111,15 @@ def test_a_station_that_hangs_inhibits_the_line_and_its_late_verdict_moves_nothi
 
 
 def test_a_plc_that_freezes_or_leaves_is_inhibited_and_comes_back(tmp_path: Path) -> None:
-    with a_line(tmp_path) as (_, plc):
-        deadline = time.monotonic() + 0.5
+    with a_line(tmp_path) as (station, plc):
+        deadline = time.monotonic() + SLACK_S
         seen = plc.read()
-        while seen is not None and not seen.inhibit and time.monotonic() < deadline + 0.5:
+        while seen is not None and not seen.inhibit and time.monotonic() < deadline:
             time.sleep(0.01)
             seen = plc.read()
         assert seen is not None
         assert seen.inhibit
-        assert time.monotonic() < deadline + 0.3, "the limit is 500 ms; the rest is other work"
+        until(lambda: "the PLC is silent" in station.said, "the alarm")
         done = plc.done
         plc.until(lambda: plc.done >= done + 3, "parts after the PLC came back")
 

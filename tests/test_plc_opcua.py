@@ -103,7 +103,7 @@ def test_the_companion_model_shows_state_and_results(tmp_path: Path, nodeset: Pa
         gate={"plc_silent_ms": 60_000, "deadline_ms": 2000},  # it stands still while we look around
     )
     with running(tmp_path, page), a_plc(port) as (carried, plc):
-        plc.until(lambda: plc.done >= 2, "two parts", 60)
+        plc.until(lambda: plc.done >= 2, "two parts")
         client = carried.client
         client.load_data_type_definitions()
         i = client.get_namespace_index(MV)

@@ -23,7 +23,8 @@ ANSWER_S, ANSWER_PATIENCE = 0.05, 8
 goes on, while the answer that came meanwhile still has to be read."""
 
 BEAT_S = 0.1
-OPEN_S = 30.0
+OPEN_S = 120.0
+"""An OPC UA server takes 2 s to start on a free x86 core, and many times that on a busy one."""
 
 
 class Gate:
@@ -51,6 +52,8 @@ class Gate:
         self._ready = False
         self._lost: OutputError | None = None
         self._on_lost: Callable[[OutputError], None] = lambda error: None
+        self._on_line: Callable[[str | None], None] = lambda fault: None
+        self._line_fault: str | None = None
         self._closing = False
         self._answers: dict[int, Decision] = {}
         self._changed = threading.Condition()
@@ -60,10 +63,19 @@ class Gate:
         for name, loop in (("gate-hear", self._hear), ("gate-beat", self._beat)):
             threading.Thread(target=loop, name=name, daemon=True).start()
 
-    def watch(self, on_lost: Callable[[OutputError], None]) -> None:
-        """Have ``on_lost`` told, from any thread, once the line cannot be reached any more."""
+    def watch(
+        self, on_lost: Callable[[OutputError], None], on_line: Callable[[str | None], None]
+    ) -> None:
+        """Have somebody told, from any thread, of what happens beyond the gate.
+
+        Args:
+            on_lost: once the line cannot be reached any more.
+            on_line: when the PLC is silent or has stopped the line, why; None when it is well.
+        """
         with self._changed:
-            self._on_lost = on_lost
+            self._on_lost, self._on_line = on_lost, on_line
+            fault = self._line_fault
+        on_line(fault)
         if self._lost is not None:
             on_lost(self._lost)
 
@@ -137,6 +149,10 @@ class Gate:
         elif message["is"] == "trigger":
             decision = _decision(message) if message["verdict"] else None
             self._on_trigger(message["number"], message["t_ns"], decision)
+        elif message["is"] == "line":
+            with self._changed:
+                self._line_fault, told = message["fault"], self._on_line
+            told(self._line_fault)
         elif message["is"] == "fault":
             self._lose(OutputError(message["said"]))
 

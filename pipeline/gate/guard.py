@@ -61,6 +61,7 @@ class Guard:
         self._lines: dict[socket.socket, Lines] = {}
         self._told: dict[int, str] = {}
         self._faults: dict[int, str] = {}
+        self._line_told: str | None = None
         self._beat = 0
         self._ending = False
         self._selector = selectors.DefaultSelector()
@@ -129,6 +130,8 @@ class Guard:
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
+        # A station that is halted reads nothing: the guard must not wait for it, but drop it.
+        connection.setblocking(False)
         self._lines[connection] = Lines(connection)
         self._selector.register(connection, selectors.EVENT_READ)
 
@@ -177,6 +180,7 @@ class Guard:
         else:
             self._station = connection
             self._told.clear()
+            self._line_told = None
             self._happened(Attached(self._clock.now_ns()))
             self._tell({"is": "attached"})
 
@@ -205,9 +209,12 @@ class Guard:
         return verdict, "taken"
 
     def _announce(self) -> None:
-        """Tell the station of new triggers, and of those that were decided without it."""
+        """Tell the station how the line is, of new triggers, and of those decided without it."""
         if self._station is None:
             return
+        if (fault := self._line_fault()) != self._line_told:
+            self._line_told = fault
+            self._tell({"is": "line", "fault": fault})
         for case in self._state.cases:
             news = "open" if case.verdict is None else "decided"
             if self._told.get(case.number) == news or (case.answered and case.number in self._told):
@@ -216,6 +223,13 @@ class Guard:
             self._tell(_announcement(case))
         known = {c.number for c in self._state.cases}
         self._told = {n: news for n, news in self._told.items() if n in known}
+
+    def _line_fault(self) -> str | None:
+        if not self._state.plc_alive:
+            return "the PLC is silent: its heartbeat stands still; does its program run?"
+        if self._state.latched:
+            return "the PLC did not acknowledge a result; the line stands until its reset"
+        return None
 
     def _tell(self, message: Message) -> None:
         if self._station is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent import futures
 from typing import Any, TypeVar
 
 from pipeline.clock import NS_PER_MS
@@ -13,7 +14,7 @@ from pipeline.errors import OutputError
 T = TypeVar("T")
 
 HANGS_NS = 300 * NS_PER_MS
-CALL_S = 30.0
+CALL_S = 100.0
 
 
 class LoopThread:
@@ -27,8 +28,15 @@ class LoopThread:
         self._thread.start()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end and return what it gives."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_S)
+        """Run a coroutine to its end and return what it gives.
+
+        Raises:
+            OutputError: it takes too long.
+        """
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_S)
+        except futures.TimeoutError as error:
+            raise OutputError(f"{self._name}: its server hangs since {CALL_S:.0f} s") from error
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Let a coroutine run beside everything else."""

@@ -7,6 +7,7 @@ the station's, so the methods Halt and Reset answer that they are not executable
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class MachineVision:
                 f"{nodeset}: not the nodeset of OPC 40100-1 ({' '.join(str(error).split())}); "
                 "take Opc.Ua.MachineVision.NodeSet2.xml of the OPC Foundation"
             ) from error
+        await _define_heirs(server.get_node(ua.ObjectIds.Structure), index, None, ua)
         await server.load_data_type_definitions()
         kinds = server.nodes.base_object_type
         kind = await kinds.get_child([f"{index}:VisionSystemType"])
@@ -187,3 +189,20 @@ class MachineVision:
             ua.Variant(page, kinds.ExtensionObject, is_array=True),
             ua.Variant(0, kinds.Int32),
         ]
+
+
+async def _define_heirs(node: Any, index: int, inherited: Any, ua: Any) -> None:
+    """Give data types that add no field to their parent's the parent's definition.
+
+    The nodeset leaves it out (of ConfigurationIdDataType, for one), and a client that learns the
+    types from the server then cannot read a result.
+    """
+    for heir in await node.get_children(refs=ua.ObjectIds.HasSubtype):
+        defined = inherited
+        if heir.nodeid.NamespaceIndex == index:
+            defined = await heir.read_data_type_definition()
+            if defined is None and inherited is not None:
+                (encoding, *_) = await heir.get_referenced_nodes(refs=ua.ObjectIds.HasEncoding)
+                defined = replace(inherited, DefaultEncodingId=encoding.nodeid)
+                await heir.write_data_type_definition(defined)
+        await _define_heirs(heir, index, defined, ua)

@@ -59,6 +59,9 @@ class Options(CarrierOptions):
     def _safe_beyond_this_machine(self) -> Options:
         if (self.certificate is None) != (self.private_key is None):
             raise ValueError("certificate and private_key go together; name both")
+        for file in (self.certificate, self.private_key, self.nodeset):
+            if file is not None and not file.is_file():
+                raise ValueError(f"{file}: no such file; name one that is there")
         if self.certificate is None and self.host not in LOOPBACK:
             raise ValueError(
                 f"host {self.host} can be reached from outside; name certificate and private_key"

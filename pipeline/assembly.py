@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from pipeline import plugins
 from pipeline.bundle import Bundle, open_bundle
@@ -13,10 +14,11 @@ from pipeline.clock import Clock
 from pipeline.config import StationConfig
 from pipeline.detector import Detector, open_detector
 from pipeline.inspection import Inspector
+from pipeline.live import Watched, Window, live_folder
 from pipeline.publishers import Address, Publisher
 from pipeline.records import Identity, StoredPicture
 from pipeline.rules import Rulebook
-from pipeline.station import KeepsPictures, Station
+from pipeline.station import Inspects, KeepsPictures, Station
 from pipeline.store import Ledger, Outbox, Pictures
 from pipeline.types import Inspection, Record, Verdict
 from pipeline.vision.picture import encode_jpeg
@@ -73,11 +75,13 @@ def build(
     clock: Clock,
     on_record: Callable[[Record], None] = lambda record: None,
     camera: Camera | None = None,
+    window: Window | None = None,
 ) -> Station:
     """Make a station that is ready to run.
 
     Args:
         camera: instead of the one that the file names, or None.
+        window: is offered every frame; run the station within ``window.on(station)``.
 
     Raises:
         LineguardError: something that the file names cannot be opened.
@@ -86,12 +90,17 @@ def build(
     camera = camera or open_camera(config, clock)
     receivers = _receivers(config)
     ledger = Ledger(config.store_path, tuple(receivers))
+    identity = identity_of(config, model)
+    inspector: Inspects = make_inspector(config, model)
+    if window is not None:
+        window.about = asdict(identity)
+        inspector = Watched(inspector, window)
     return Station(
         camera=camera,
-        inspector=make_inspector(config, model),
+        inspector=inspector,
         ledger=ledger,
         keep_picture=_picture_keeper(config),
-        identity=identity_of(config, model),
+        identity=identity,
         clock=clock,
         outputs=[plugins.load("outputs", c.kind).create(c.options, clock) for c in config.outputs],
         outboxes={
@@ -100,6 +109,22 @@ def build(
         },
         on_record=on_record,
     )
+
+
+def open_window(config: StationConfig, clock: Clock) -> Window:
+    """Make the window through which other processes see the station.
+
+    Raises:
+        ConfigError: its folder cannot be written, or belongs to another user.
+    """
+    live = config.document.live
+    return Window(live_path(config), clock, fps=live.fps, width=live.width)
+
+
+def live_path(config: StationConfig) -> Path:
+    """Return the folder in which the station of this file shows itself."""
+    path = config.document.live.path
+    return live_folder(config.store_path, None if path is None else config.base / path)
 
 
 def identity_of(config: StationConfig, model: Model) -> Identity:

@@ -87,6 +87,20 @@ class StoreSection(_Section):
     keep_pictures_mb: Annotated[int, Field(ge=1)] = 2000
 
 
+class LiveSection(_Section):
+    """What a running station shows to other processes on its machine.
+
+    Attributes:
+        path: folder for it, in memory; None takes one that follows from the store's path.
+        fps: frames per second that are shown at most.
+        width: pixels that a shown frame is wide at most.
+    """
+
+    path: str | None = None
+    fps: Annotated[int, Field(ge=1, le=60)] = 30
+    width: Annotated[int, Field(ge=160, le=1920)] = 640
+
+
 class Document(_Section):
     """The whole station file as written."""
 
@@ -97,6 +111,7 @@ class Document(_Section):
     parts: PartsSection = PartsSection()
     recipe: Recipe
     store: StoreSection
+    live: LiveSection = LiveSection()
     outputs: tuple[PluginSection, ...] = ()
     publishers: tuple[PluginSection, ...] = ()
 

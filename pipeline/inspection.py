@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pipeline.rules import Rulebook, vote
@@ -12,6 +12,7 @@ from pipeline.triggers import Trigger
 from pipeline.types import (
     Box,
     Decision,
+    Defect,
     Detections,
     Frame,
     Image,
@@ -45,7 +46,25 @@ class _Case:
     strongest: float = -1.0
     next_view_px: float = 0.0
     """Way along the belt after which the next view is taken, from where it was first whole."""
-    decided: bool = False
+    decided: InView | None = None
+    """What was said of it; its pictures are let go then."""
+
+
+@dataclass(frozen=True, slots=True)
+class InView:
+    """A part as the newest frame shows it.
+
+    Attributes:
+        part: as last seen.
+        size: width and height of the whole part, pixels; an edge of the frame may cut its box.
+        decision: None until it is decided.
+        defects: what was found, strongest first; empty until it is decided.
+    """
+
+    part: Part
+    size: tuple[float, float]
+    decision: Decision | None = None
+    defects: tuple[Defect, ...] = ()
 
 
 class Inspector:
@@ -112,6 +131,15 @@ class Inspector:
         self._cases.clear()
         return done
 
+    def in_view(self) -> tuple[InView, ...]:
+        """Return the parts that are being followed, decided or not."""
+        return tuple(
+            replace(case.decided, part=case.part)
+            if case.decided
+            else InView(case.part, (case.part.box.width, case.part.box.height))
+            for case in self._cases.values()
+        )
+
     def _decide_each(self, frame: Frame, sightings: Iterable[Sighting]) -> tuple[Inspection, ...]:
         """Take every sighting as a part of its own, seen this once."""
         missed = self._missed(frame)
@@ -142,7 +170,7 @@ class Inspector:
         """Take a view of a part that has moved far enough since the last one."""
         case = self._case(track.part)
         sighting, entered = track.sighting, track.entered
-        if case.decided or sighting is None or not sighting.whole or entered is None:
+        if case.decided is not None or sighting is None or not sighting.whole or entered is None:
             return
         start, end = self._tracker.span(sighting.box)
         moved = abs((start + end) / 2 - entered)
@@ -184,10 +212,10 @@ class Inspector:
         """Decide those parts that are still open; a part is never decided twice."""
         done = []
         for case in (self._cases[id] for id in sorted(ids)):
-            if not case.decided:
-                done.append(self._closed(case, t_ns, unsure))
-                # The pictures are let go; what stays says that the part is decided.
-                self._cases[case.part.id] = _Case(case.part, decided=True)
+            if case.decided is None:
+                closed = self._closed(case, t_ns, unsure)
+                done.append(closed)
+                self._cases[case.part.id] = _Case(case.part, decided=in_view(closed))
         return tuple(done)
 
     def _closed(self, case: _Case, t_ns: int, unsure: str | None = None) -> Inspection:
@@ -208,3 +236,10 @@ class Inspector:
             picture_box=case.picture_box,
             stamps={"exposed": t_ns},
         )
+
+
+def in_view(inspection: Inspection) -> InView:
+    """Return a decided part without its pictures."""
+    shown = inspection.picture_box or inspection.part.box
+    size = (shown.width, shown.height)
+    return InView(inspection.part, size, inspection.decision, inspection.defects)

@@ -43,6 +43,11 @@ class Readiness:
         self._lock = threading.RLock()
 
     @property
+    def state(self) -> str:
+        """What was told last."""
+        return self._state
+
+    @property
     def faults(self) -> dict[str, str]:
         """What is at fault now, by part of the station."""
         with self._lock:

@@ -77,6 +77,7 @@ def record_of(
         latency_ms=_latency_ms(inspection.stamps),
         image=picture.path if picture else None,
         image_sha256=picture.sha256 if picture else None,
+        image_box=_rounded(inspection.picture_box) if picture and inspection.picture_box else None,
         previous_sha256=link.previous_sha256,
     )
 

@@ -53,6 +53,7 @@ EXAMPLE = Record(
     latency_ms=38.412,
     image="2026/01/05/019aa9c5-1f80-7c3e-9d5b-0f6a1c2b3d4e.jpg",
     image_sha256=hashlib.sha256(b"picture").hexdigest(),
+    image_box=(288.0, 96.0, 928.0, 576.0),
     previous_sha256=hashlib.sha256(b"previous").hexdigest(),
 )
 """The record that the documents show; tests vary it."""

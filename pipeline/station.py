@@ -18,6 +18,7 @@ from pipeline.cameras import Camera
 from pipeline.clock import NS_PER_MS, NS_PER_S, Clock
 from pipeline.errors import CameraError, LineguardError, OutputError, PublishError, StoreError
 from pipeline.handoff import Handoff
+from pipeline.inspection import InView
 from pipeline.outputs import Output
 from pipeline.publishers import Publisher
 from pipeline.readiness import RECEIVER, Readiness
@@ -45,6 +46,8 @@ class Inspects(Protocol):
     def give_up(self, reason: str, t_ns: int) -> tuple[Inspection, ...]: ...
 
     def finish(self, t_ns: int) -> tuple[Inspection, ...]: ...
+
+    def in_view(self) -> tuple[InView, ...]: ...
 
 
 class KeepsRecords(Protocol):
@@ -185,6 +188,11 @@ class Station:
         """
         self._stopping.set()
         self._camera.close()
+
+    @property
+    def state(self) -> str:
+        """What it is doing now: starting, ready, degraded, not ready, stopping or stopped."""
+        return self._readiness.state
 
     @property
     def faults(self) -> dict[str, str]:

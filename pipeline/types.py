@@ -226,6 +226,7 @@ class Record:
         latency_ms: from the exposure that led to the decision, to the reject command.
         image: path of the stored picture relative to the store, or None.
         image_sha256: hash of that file, or None.
+        image_box: the part within that picture, pixels (x0, y0, x1, y1), or None.
         previous_sha256: hash of the record before, which chains them.
     """
 
@@ -253,4 +254,5 @@ class Record:
     latency_ms: float
     image: str | None
     image_sha256: str | None
+    image_box: tuple[float, float, float, float] | None
     previous_sha256: str

@@ -13,7 +13,7 @@ from pipeline.errors import LineguardError
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
-from pipeline.cli import bench, bundles, demo, doctor, lab, replay, run, station_file
+from pipeline.cli import bench, bundles, demo, doctor, lab, replay, run, station_file, web
 
 EPILOG = (
     "Exit codes: 0 well; 1 a check found a difference; 2 wrong use; 69 camera, broker or output "
@@ -33,6 +33,8 @@ app.command(name="run")(run.run)
 app.command(name="replay")(replay.replay)
 app.command(name="doctor")(doctor.doctor)
 app.command(name="bench")(bench.bench)
+app.command(name="web")(web.web)
+app.add_typer(web.accounts, name="accounts")
 app.add_typer(bundles.app, name="models")
 app.add_typer(station_file.app, name="config")
 app.add_typer(lab.app, name="lab")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pipeline import config as station_file
-from pipeline.assembly import build
+from pipeline.assembly import build, open_window
 from pipeline.cli.output import JsonFile, line_of, said_to_people, write_json
 from pipeline.clock import SystemClock
 from pipeline.errors import PublishError
@@ -24,12 +24,14 @@ def run(
     undelivered.
     """
     people = said_to_people(json)
-    station = build(
-        station_file.load(config), SystemClock(), lambda record: people.print(line_of(record))
-    )
+    clock = SystemClock()
+    loaded = station_file.load(config)
+    window = open_window(loaded, clock)
+    station = build(loaded, clock, lambda record: people.print(line_of(record)), window=window)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: station.stop())
-    tally = station.run()
+    with window.on(station):
+        tally = station.run()
     n = frames(tally)
     figures = {
         "frames": n,

@@ -93,7 +93,7 @@ def build(
     identity = identity_of(config, model)
     inspector: Inspects = make_inspector(config, model)
     if window is not None:
-        window.about = asdict(identity)
+        window.about = {**asdict(identity), "receivers": sorted(receivers)}
         inspector = Watched(inspector, window)
     return Station(
         camera=camera,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 LEAST_SUBGROUPS = 8
 """Limits from fewer subgroups would be guesses."""
@@ -81,7 +82,7 @@ def _one_side(z: Sequence[float]) -> bool:
 
 def _trend(z: Sequence[float]) -> bool:
     last = z[-6:]
-    steps = [b - a for a, b in zip(last, last[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(last)]
     return len(last) == 6 and (all(s > 0 for s in steps) or all(s < 0 for s in steps))
 
 

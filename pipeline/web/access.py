@@ -1,4 +1,4 @@
-"""Who is let in, and what every request must be: hosts, sizes, tokens, and how often one may err."""
+"""Who is let in, and what every request must be: its host, its size, its token."""
 
 from __future__ import annotations
 

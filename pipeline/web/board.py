@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -129,7 +128,7 @@ class Board:
         fresh = self.live / f"{FAULTS_FILE}.new"
         try:
             fresh.write_text(json.dumps(wanted))
-            os.replace(fresh, self.live / FAULTS_FILE)
+            fresh.replace(self.live / FAULTS_FILE)
         except OSError as error:
             raise StoreError(f"{fresh}: {error.strerror}; is the demo running?") from error
         return dict(wanted)

@@ -60,6 +60,11 @@ def judge(state: Mapping[str, Any] | None, now_ns: int) -> Health:
     if name not in ("ready", "degraded"):
         level = "warning" if name in ("starting", "stopping") else "fault"
         return Health(level, _WORDS.get(name, name), _faults(state) or (f"It is {name}.",), False)
+    return _seeing(state, name, now_ns)
+
+
+def _seeing(state: Mapping[str, Any], name: str, now_ns: int) -> Health:
+    """Judge a station that holds itself ready."""
     blind_s = (now_ns - int(state.get("frame_ns") or 0)) / NS_PER_S
     if blind_s > NO_PICTURE_S:
         said = f"The camera has given no picture for {_span(blind_s)}."

@@ -145,14 +145,14 @@ class Hub:
 
     def _take_new(self) -> int:
         folded = catch_up(self._index, self._ledger, FOLD)
-        for number, record in folded[-RECORDS_TOLD:]:
+        for _, record in folded[-RECORDS_TOLD:]:
             summary = queries.by_id(self._index, record["id"])
             if summary is not None:
                 summary["labels"] = list(dict.fromkeys(d["label"] for d in record["defects"]))
                 summary["reasons"] = record["reasons"]
                 self._records = [*self._records, summary][-RECORDS_TOLD:]
         if self._truth is not None:
-            for number, good in self._truth.match([(n, r) for n, r in folded]):
+            for number, good in self._truth.match(folded):
                 self._index.note_truth(number, good)
                 for summary in self._records:
                     if summary["number"] == number:

@@ -1,4 +1,4 @@
-"""The interface under /api/v1: one table from which both the routes and the OpenAPI page are made."""
+"""The interface under /api/v1: one table makes both the routes and the OpenAPI page."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ EDGE_PX = 2
 def paint_live(glimpse: Glimpse) -> bytes:
     """Return a frame as JPEG, with each part's outline, verdict and defects."""
     picture = glimpse.image
-    height, width = picture.shape[:2]
+    width = picture.shape[1]
     for part in glimpse.header["parts"]:
         verdict = Verdict(part["verdict"]) if part["verdict"] else None
         whole = _whole(part, width / glimpse.header["scale"])
@@ -63,7 +63,7 @@ def _mark(defect: Mapping[str, Any], part: Box, scale: float) -> Mark:
 
 def _whole(part: Mapping[str, Any], frame_width: float) -> Box:
     """Return the part's whole box: where an edge of the frame cuts it, the other side holds."""
-    x0, y0, x1, y1 = part["box"]
+    x0, y0, x1, _ = part["box"]
     width, height = part["size"]
     if x1 - x0 < width - EDGE_PX and x0 <= EDGE_PX < frame_width - x1:
         x0 = x1 - width

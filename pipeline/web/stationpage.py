@@ -27,7 +27,7 @@ def station_page(board: Board) -> dict[str, Any]:
         "rows": [
             *_camera(board, state, faults, known),
             _model(state, faults, known),
-            *_receivers(board, faults, known),
+            *_receivers(board, state, faults, known),
             _disk(board),
             _ledger(board),
             *_others(faults),
@@ -81,12 +81,12 @@ def _model(state: Any, faults: dict[str, str], known: bool) -> dict[str, str]:
     return _row("Model", "good", said if p99 is None else f"{said}; p99 {p99:.0f} ms")
 
 
-def _receivers(board: Board, faults: dict[str, str], known: bool) -> list[dict[str, str]]:
+def _receivers(
+    board: Board, state: Any, faults: dict[str, str], known: bool
+) -> list[dict[str, str]]:
     waiting = board.ledger.waiting()
-    kinds = [choice.kind for choice in board.config.publishers]
-    named = {part.removeprefix(RECEIVER) for part in faults if part.startswith(RECEIVER)}
     rows = []
-    for name in sorted({*kinds, *waiting, *named}):
+    for name in sorted({*waiting, *((state or {}).get("receivers") or ())}):
         count = waiting.get(name, 0)
         fault = faults.get(RECEIVER + name)
         said = f"{count} records wait" if count else "everything delivered"

@@ -52,7 +52,9 @@ def web(
         _set(board.desk, "engineer", "engineer", _asked())
     if demo:
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    server.serve(board, address, lambda url: print(f"dashboard: {url}", flush=True))  # noqa: T201
+    serving = server.prepare(board, address)
+    print(f"dashboard: {serving.url}", flush=True)  # noqa: T201 - the demo waits for this line
+    serving.run()
 
 
 @accounts.command("set")
@@ -66,7 +68,7 @@ def set_account(
 
     The password is asked for; a program gives it in the environment variable LINEGUARD_PASSWORD.
     """
-    desk = _board(_loaded(config, store)).desk
+    desk = _desk_of(config, store)
     _set(desk, name, role, os.environ.get(PASSWORD) or _asked())
     console.print(f"{name}: {role}")
 
@@ -78,14 +80,14 @@ def remove_account(
     store: Store = None,
 ) -> None:
     """Let somebody in no more."""
-    _board(_loaded(config, store)).desk.remove_account(name, _who())
+    _desk_of(config, store).remove_account(name, _who())
     console.print(f"{name}: removed")
 
 
 @accounts.command("list")
 def list_accounts(config: StationFile, store: Store = None) -> None:
     """Say who may log in."""
-    for person in _board(_loaded(config, store)).desk.accounts():
+    for person in _desk_of(config, store).accounts():
         console.print(f"{person.name}: {person.role.word}")
 
 
@@ -97,10 +99,12 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _set(desk: Any, name: str, role: str, password: str) -> None:
-    roles = vars(_desk().Role)["_member_map_"]
-    if role.upper() not in roles:
-        raise ConfigError(f"--role {role}: use viewer, operator or engineer")
-    desk.set_account(name, password, roles[role.upper()], _who())
+    from pipeline.web.desk import Role
+
+    known = {r.word: r for r in Role}
+    if role not in known:
+        raise ConfigError(f"--role {role}: use {', '.join(known)}")
+    desk.set_account(name, password, known[role], _who())
 
 
 def _asked() -> str:
@@ -129,10 +133,10 @@ def _server() -> Any:
     return server
 
 
-def _desk() -> Any:
-    from pipeline.web import desk
+def _desk_of(config: Path, store: Path | None) -> Any:
+    from pipeline.web.desk import Desk
 
-    return desk
+    return Desk.of(_loaded(config, store).store_path)
 
 
 def _board(config: StationConfig, *, demo: bool = False) -> Any:

@@ -195,7 +195,7 @@ def _refuse(status: int, said: str) -> JSONResponse:
 def _host(header: str) -> str:
     """Return the name without the port; an IPv6 address keeps its brackets."""
     if header.startswith("["):
-        return header.partition("]")[0].lower() + "]"
+        return "".join(header.partition("]")[:2]).lower()
     return header.partition(":")[0].lower()
 
 

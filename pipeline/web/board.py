@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import IO, Any
 
 from pipeline.assembly import live_path
 from pipeline.bundle import Bundle, open_bundle
@@ -23,12 +24,11 @@ from pipeline.types import Image
 from pipeline.vision.picture import encode_jpeg, read_picture
 from pipeline.web import paint
 from pipeline.web.access import Refused
-from pipeline.web.desk import Desk
+from pipeline.web.desk import FOLDER, Desk
 from pipeline.web.hub import Hub
 from pipeline.web.index import Index
 from pipeline.web.ledger import Kept, LedgerReader
 
-FOLDER = "dashboard"
 SOURCE = "https://github.com/lineguard/lineguard"
 THUMBS_KEPT = 500
 QUALITY = 88
@@ -73,9 +73,10 @@ class Board:
             owner = config.store_path.stat().st_uid
         except OSError as error:
             raise StoreError(f"{config.store_path}: {error.strerror}; check store.path") from error
+        self._lock = _locked(config.store_path / FOLDER)
         self.ledger = LedgerReader(config.store_path)
         self.index = Index(config.store_path / FOLDER)
-        self.desk = Desk(config.store_path / FOLDER)
+        self.desk = Desk.of(config.store_path)
         self.view = View(self.live, owner)
         truth = TruthFile(self.live / TRUTH_FILE) if demo else None
         self.hub = Hub(self.ledger, self.index, self.view, truth)
@@ -134,10 +135,30 @@ class Board:
         return dict(wanted)
 
     def close(self) -> None:
-        """Let go of all files."""
+        """Let go of all files; may be called twice."""
         self.ledger.close()
         self.index.close()
         self.desk.close()
+        self._lock.close()
+
+
+def _locked(folder: Path) -> IO[bytes]:
+    """Make sure that nobody else folds records into this index."""
+    try:
+        folder.mkdir(mode=0o750, exist_ok=True)
+        stream = (folder / "dashboard.lock").open("ab")
+    except OSError as error:
+        raise StoreError(
+            f"{folder}: {error.strerror}; the dashboard keeps its index and reviews there"
+        ) from error
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        stream.close()
+        raise StoreError(
+            f"{folder.parent}: another dashboard serves this store; open that one, or stop it"
+        ) from error
+    return stream
 
 
 def _read(file: Path) -> Image:

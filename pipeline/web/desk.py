@@ -19,6 +19,7 @@ from typing import Any
 from pipeline.errors import ConfigError, StoreError
 from pipeline.records import GENESIS
 
+FOLDER = "dashboard"
 FILE = "desk.sqlite"
 SESSION_S = 8 * 3600
 MIN_PASSWORD = 10
@@ -111,6 +112,11 @@ class Desk:
         self._key: bytes = self.rows("SELECT value FROM keys WHERE name = 'csrf'")[0][0]
 
     # -- accounts -----------------------------------------------------------------------------
+
+    @classmethod
+    def of(cls, store: Path) -> Desk:
+        """Open the desk of a store, whether or not its dashboard is running."""
+        return cls(store / FOLDER)
 
     @property
     def has_accounts(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,24 +47,40 @@ class Address:
             return self.host == "localhost"
 
 
-def serve(board: Board, address: Address, on_ready: Callable[[str], None]) -> None:
-    """Serve until the process is told to stop.
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A dashboard whose port is taken.
 
-    Args:
-        on_ready: called with the address to open, once the port is taken.
+    Attributes:
+        url: what to open.
+    """
+
+    url: str
+    _server: uvicorn.Server
+    _listening: socket.socket
+
+    def run(self) -> None:
+        """Serve until the process or ``stop`` ends it."""
+        self._server.run(sockets=[self._listening])
+
+    def stop(self) -> None:
+        """End ``run``; any thread."""
+        self._server.should_exit = True
+
+
+def prepare(board: Board, address: Address) -> Serving:
+    """Take the port.
 
     Raises:
         ConfigError: the port is in use, or others could reach it without TLS or an account.
     """
     check(board, address)
     listening = _listen(address)
-    port = listening.getsockname()[1]
     is_tls = address.certificate is not None
     door = Doorkeeper(board.desk, open_here=address.is_local, secure=is_tls)
     known = {LOOPBACK, "localhost", "[::1]", _named(address.host), *address.hosts}
-    app = application(board, door, frozenset(name.lower() for name in known))
     config = uvicorn.Config(
-        app,
+        application(board, door, frozenset(name.lower() for name in known)),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -75,15 +91,16 @@ def serve(board: Board, address: Address, on_ready: Callable[[str], None]) -> No
         ssl_certfile=address.certificate,
         ssl_keyfile=address.key,
     )
-    on_ready(f"http{'s' if is_tls else ''}://{_named(address.host)}:{port}/")
-    uvicorn.Server(config).run(sockets=[listening])
+    port = listening.getsockname()[1]
+    url = f"http{'s' if is_tls else ''}://{_named(address.host)}:{port}/"
+    return Serving(url, uvicorn.Server(config), listening)
 
 
 def check(board: Board, address: Address) -> None:
     """Refuse what would let strangers in.
 
     Raises:
-        ConfigError: see ``serve``.
+        ConfigError: see ``prepare``.
     """
     if (address.certificate is None) != (address.key is None):
         raise ConfigError("--tls-cert and --tls-key go together; name both")

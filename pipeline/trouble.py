@@ -5,12 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-
-import cv2
-import numpy as np
 
 from pipeline.cameras import Camera
 from pipeline.errors import CameraError, PublishError
@@ -19,8 +15,6 @@ from pipeline.types import Frame
 
 FILE = "faults.json"
 LOOK_S = 0.05
-DIMMED = 0.4
-"""Share of the light that a dimmed lamp still gives."""
 
 
 class Trouble:
@@ -67,12 +61,12 @@ class Trouble:
     def _read(self) -> Mapping[str, bool]:
         try:
             return dict(json.loads(self._file.read_text()))
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
             return {}
 
 
 class TroubledCamera:
-    """A camera that can be unplugged, over a lamp that can be dimmed."""
+    """A camera that can be unplugged."""
 
     def __init__(self, camera: Camera, has: Callable[[str], bool], name: str) -> None:
         self.live = camera.live
@@ -85,7 +79,7 @@ class TroubledCamera:
         self._check()
         for frame in self._camera.frames():
             self._check()
-            yield _dimmed(frame) if self._has("lamp") else frame
+            yield frame
 
     def close(self) -> None:
         self._camera.close()
@@ -93,12 +87,6 @@ class TroubledCamera:
     def _check(self) -> None:
         if self._has("camera"):
             raise CameraError(f"camera '{self._name}': unplugged; plug it in again")
-
-
-def _dimmed(frame: Frame) -> Frame:
-    image = np.asarray(cv2.convertScaleAbs(frame.image, alpha=DIMMED), np.uint8)
-    image.flags.writeable = False
-    return replace(frame, image=image)
 
 
 def _switched(broker: DemoBroker, is_down: bool) -> bool:

@@ -46,6 +46,12 @@ def test_whatever_is_not_well_is_not_green_and_says_why(said: Any, words: str) -
     assert words in " ".join((health.title, *health.reasons))
 
 
+def test_a_station_that_stopped_of_a_fault_stays_a_fault() -> None:
+    assert judge(state("stopped"), NOW).level == "off"
+    died = judge(state("stopped", keep="the disk is full"), NOW)
+    assert (died.level, died.reasons[0]) == ("fault", "keep: the disk is full")
+
+
 def test_records_that_wait_are_a_warning_while_verdicts_stay_good() -> None:
     health = judge(state("degraded", **{"publisher mqtt": "broker gone"}), NOW)
     assert (health.level, health.trusted) == ("warning", True)

@@ -92,7 +92,7 @@ class PreviewBody(Query):
 
 
 class FaultBody(Query):
-    name: Literal["camera", "broker", "lamp", "disk"]
+    name: Literal["camera", "broker"]
     on: bool
 
 

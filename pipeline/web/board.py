@@ -120,7 +120,7 @@ class Board:
         """Return which faults the demo has been asked for."""
         try:
             return dict(json.loads((self.live / FAULTS_FILE).read_text()))
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
             return {}
 
     def ask_fault(self, name: str, on: bool) -> dict[str, bool]:

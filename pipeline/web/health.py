@@ -53,7 +53,9 @@ def judge(state: Mapping[str, Any] | None, now_ns: int) -> Health:
     name = str(state.get("state"))
     silent_s = (now_ns - int(state.get("written_ns", 0))) / NS_PER_S
     if name == "stopped":
-        return Health("off", "Stopped", (*_faults(state), "The station was stopped."), False)
+        died_of = _faults(state)
+        level = "fault" if died_of else "off"
+        return Health(level, "Stopped", (*died_of, "The station has stopped."), False)
     if not 0 <= silent_s <= SILENT_S:
         said = f"No sign of life from the station for {_span(silent_s)}. Is its process running?"
         return Health("fault", "No contact", (said, *_faults(state)), False)

@@ -6,7 +6,6 @@ const NEWEST = 15;
 const FAULTS = [
   ["camera", "Unplug the camera"],
   ["broker", "Kill the broker"],
-  ["lamp", "Dim the lamp"],
 ];
 
 export async function show(main, { feed, person }) {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.quality.truth import TruePart, compare
 from pipeline.quality.truthfile import FILE as TRUTH_FILE
 from pipeline.quality.truthfile import line_of
 from pipeline.replay import Replay
-from pipeline.station import Station
+from pipeline.station import STOPPED, Station
 from pipeline.trouble import FILE as FAULTS_FILE
 from pipeline.trouble import Trouble, TroubledCamera
 from pipeline.types import Record
@@ -89,7 +89,24 @@ def demo(
         truth = tuple(
             TruePart(row["index"], row["good"], row["centre_frame"]) for row in camera.truth
         )
-        return Replay(tuple(records), tally, compare(records, truth))
+        return Replay(tuple(records), tally, compare(*_settled(records, truth)))
+
+
+def _settled(
+    records: Sequence[Record], truth: Sequence[TruePart]
+) -> tuple[tuple[Record, ...], tuple[TruePart, ...]]:
+    """Leave out the boards that had not passed, or were in view, when the line was stopped."""
+    cut = [r for r in records if r.reasons == (STOPPED,)]
+    if not cut:
+        return tuple(records), tuple(truth)
+    end = min(r.first_frame for r in cut)
+    kept = tuple(r for r in records if r not in cut)
+    seen = max((r.last_frame for r in kept), default=0)
+    in_view = [
+        p for p in truth if any(r.first_frame <= p.centre_frame <= r.last_frame + 1 for r in cut)
+    ]
+    passed = tuple(p for p in truth if p.centre_frame <= max(seen, end) and p not in in_view)
+    return kept, passed
 
 
 class _TruthTeller:
@@ -139,7 +156,11 @@ class _Inbox:
 def _subscriber(host: str, port: int, inbox: _Inbox) -> Iterator[None]:
     """Subscribe to every inspection, as any system of the plant would."""
     mqtt = vendor("paho.mqtt.client", "demo")
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    # A name of its own, and back sooner than the station sends again: it outlives a broker's death.
+    client = mqtt.Client(
+        mqtt.CallbackAPIVersion.VERSION2, client_id="lineguard-demo", protocol=mqtt.MQTTv5
+    )
+    client.reconnect_delay_set(min_delay=0.1, max_delay=0.2)
     client.on_connect = lambda client, *_: client.subscribe("lineguard/v1/#", qos=1)
 
     def arrived(client: Any, userdata: Any, message: Any) -> None:
@@ -148,7 +169,7 @@ def _subscriber(host: str, port: int, inbox: _Inbox) -> Iterator[None]:
 
     client.on_message = arrived
     try:
-        client.connect(host, port, keepalive=15)
+        client.connect(host, port, keepalive=15, clean_start=True)
     except OSError as error:
         raise PublishError(f"demo broker on {host}:{port}: {error}") from error
     client.loop_start()

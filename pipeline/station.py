@@ -36,6 +36,8 @@ REOPEN_FIRST_S, REOPEN_MOST_S = 0.1, 1.0
 RESEND_FIRST_S, RESEND_MOST_S = 0.5, 5.0
 DRAIN_S = 5.0
 DRAIN_AGAIN_MS = 200
+STOPPED = "station was stopped"
+"""The reason of the parts that were in view when the station was told to stop."""
 
 
 class Inspects(Protocol):
@@ -254,7 +256,7 @@ class Station:
     def _end_inspection(self) -> None:
         """Leave no part in view undecided, whatever ended the inspection."""
         self._frames.close()
-        reason = f"station failed: {self.fault}" if self.fault else "station was stopped"
+        reason = f"station failed: {self.fault}" if self.fault else STOPPED
         try:
             self._act(self._inspector.give_up(reason, self._clock.now_ns()))
         finally:

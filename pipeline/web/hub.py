@@ -20,7 +20,7 @@ from pipeline.web.paint import paint_live
 
 log = logging.getLogger(__name__)
 
-FOLD = 500
+FOLD = 2000
 TICK_S = 0.1
 REST_S = 0.5
 FRAME_S = 0.005

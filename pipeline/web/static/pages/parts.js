@@ -42,7 +42,7 @@ export async function show(main, { go }) {
       choice("Defect", [["", "All"], ...Object.keys(thresholds).map((l) => [l, words(l)])], chosen.label, change("label")),
       choice("Time", SINCE, chosen.since, change("since"))),
     card("Newest first", h("div", {}, h("div", { class: "scroll" }, h("table", {},
-      h("thead", {}, h("tr", {}, ["", "Part", "Verdict", "Defects", "Time", "Review", "Latency"].map((t, i) => h("th", { class: i > 5 ? "num hide-small" : i === 5 ? "hide-small" : "" }, t)))), body)), said, more), {}, csv));
+      h("thead", {}, h("tr", {}, ["", "Part", "Verdict", "Defects", "Time", "Review", "Latency"].map((t, i) => h("th", { class: i > 5 ? "num hide-small" : i > 3 ? "hide-small" : "" }, t)))), body)), said, more), {}, csv));
   await load(true);
 }
 
@@ -53,7 +53,7 @@ function row(p, go) {
     h("td", {}, h("a", { href }, count(p.part))),
     h("td", {}, badge(p.verdict), p.good === false && p.verdict === "PASS" ? h("span", { class: "miss" }, " escape") : null, p.good === true && p.verdict === "FAIL" ? h("span", { class: "miss" }, " overkill") : null),
     h("td", {}, p.labels.map(words).join(", ")),
-    h("td", {}, stamp(p.time_ms)),
+    h("td", { class: "hide-small" }, stamp(p.time_ms)),
     h("td", { class: "hide-small" }, p.review ? badge(p.review) : ""),
     h("td", { class: "num hide-small" }, `${Math.round(p.latency_ms)} ms`));
 }

@@ -54,8 +54,8 @@ class ParetoQuery(Query):
 
 
 class ChartQuery(Query):
-    size: Annotated[int, Field(ge=2, le=1000)] = 20
-    subgroups: Annotated[int, Field(ge=8, le=60)] = 40
+    size: Annotated[int, Field(ge=2, le=200)] = 20
+    subgroups: Annotated[int, Field(ge=8, le=40)] = 40
 
 
 class TrendQuery(Query):

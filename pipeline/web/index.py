@@ -20,7 +20,7 @@ from pipeline.types import Verdict
 from pipeline.web.ledger import Kept, LedgerReader
 
 FILE = "index.sqlite"
-LAYOUT = 2
+LAYOUT = 3
 HOUR_MS = 3_600_000
 VERDICTS = (Verdict.PASS.value, Verdict.FAIL.value, Verdict.UNSURE.value)
 """By number, as the index holds them."""
@@ -35,12 +35,14 @@ CREATE TABLE parts (
 CREATE INDEX parts_verdict ON parts (verdict, number);
 CREATE INDEX parts_time ON parts (time_ms, verdict);
 CREATE INDEX parts_part ON parts (part, number);
+CREATE INDEX parts_run ON parts (run, number);
+CREATE INDEX parts_good ON parts (run, good, verdict) WHERE good IS NOT NULL;
 CREATE TABLE defects (
     number INTEGER NOT NULL, label TEXT NOT NULL, verdict INTEGER NOT NULL, score REAL NOT NULL,
     x REAL NOT NULL, y REAL NOT NULL, size_px REAL NOT NULL
 );
 CREATE INDEX defects_number ON defects (number);
-CREATE INDEX defects_label ON defects (label, verdict, number);
+CREATE INDEX defects_label ON defects (label, verdict, number, x, y);
 CREATE TABLE hours (
     hour INTEGER NOT NULL, verdict INTEGER NOT NULL, parts INTEGER NOT NULL,
     PRIMARY KEY (hour, verdict)

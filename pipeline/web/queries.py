@@ -13,7 +13,8 @@ from pipeline.web.index import HOUR_MS, VERDICTS, Index
 
 MINUTE_MS = 60_000
 DAY_MS = 24 * HOUR_MS
-MAP_DEFECTS = 3000
+MAP_DEFECTS = 1500
+IDS_AT_MOST = 1000
 PASS, FAIL, UNSURE = range(3)
 _COLUMNS = "number, id, run, part, time_ms, verdict, recipe, latency_ms, picture, good"
 _KEYS = _COLUMNS.split(", ")
@@ -228,19 +229,24 @@ def newest_picture(index: Index) -> str | None:
 
 def _conditions(index: Index, wanted: Search) -> tuple[str, list[Any]]:
     first, last = _range(index, wanted)
-    where, values = ["number >= ?", "number < ?"], [first, last]
+    where = ["number >= ?", "number < ?"]
+    values: list[Any] = [first, last]
     if wanted.verdict:
         where.append("parts.verdict = ?")
         values.append(VERDICTS.index(wanted.verdict))
     if wanted.run:
         where.append("run = ?")
-        values.append(wanted.run)  # type: ignore[arg-type]
-    if wanted.text and wanted.text.isdigit() and len(wanted.text) < 10:
+        values.append(wanted.run)
+    if wanted.text and wanted.text.isascii() and wanted.text.isdigit() and len(wanted.text) < 10:
         where.append("part = ?")
         values.append(int(wanted.text))
     elif wanted.text:
-        where.append("id >= ? AND id < ?")
-        values += [wanted.text, wanted.text + "~"]  # type: ignore[list-item]
+        # Ids sort by time, as numbers do; left to itself, SQLite reads all parts by number.
+        where.append(
+            "number IN (SELECT number FROM parts WHERE id >= ? AND id < ? AND number < ? "
+            "ORDER BY id DESC LIMIT ?)"
+        )
+        values += [wanted.text, wanted.text + "~", last, IDS_AT_MOST]
     return " AND ".join(where), values
 
 

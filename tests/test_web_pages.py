@@ -353,6 +353,18 @@ def test_the_station_page_has_a_row_for_each_part_and_what_to_do(
     assert rows["Ledger"]["said"].startswith("42 records")
 
 
+def test_a_model_that_is_slower_than_the_camera_is_a_warning(
+    filled: httpx.Client, config: StationConfig
+) -> None:
+    slow = Reported()
+    slow.tally.captured, slow.tally.inspected = 100, 80
+    slow.tally.dropped["inspection too slow"] = 20
+    with showing(config, slow):
+        rows = {r["name"]: r for r in filled.get("/api/v1/station").json()["rows"]}
+    assert rows["Model"]["level"] == "warning"
+    assert "20 of 100 frames" in rows["Model"]["said"]
+
+
 # -- it can die -----------------------------------------------------------------------------
 
 

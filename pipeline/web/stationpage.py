@@ -13,6 +13,7 @@ from pipeline.web.board import Board
 from pipeline.web.health import judge
 
 LOW_DISK_SHARE = 0.05
+DROPPED_SHARE = 0.1
 _PACKAGES = ("lineguard", "numpy", "opencv-python", "onnxruntime", "openvino", "paho-mqtt")
 
 
@@ -78,7 +79,14 @@ def _model(state: Any, faults: dict[str, str], known: bool) -> dict[str, str]:
         return _row("Model", "off", "not known while the station is away")
     p99 = (state.get("latency_ms") or {}).get("p99")
     said = f"{state.get('bundle')} on {state.get('runtime')}"
-    return _row("Model", "good", said if p99 is None else f"{said}; p99 {p99:.0f} ms")
+    said = said if p99 is None else f"{said}; p99 {p99:.0f} ms"
+    frames = state.get("frames") or {}
+    dropped = sum((frames.get("dropped") or {}).values())
+    if dropped > DROPPED_SHARE * max(frames.get("captured", 0), 1):
+        said = f"{said}; {dropped} of {frames['captured']} frames were not looked at"
+        mend = "Parts get fewer views: lower camera.fps or parts.views, or take a faster runtime."
+        return _row("Model", "warning", said, mend)
+    return _row("Model", "good", said)
 
 
 def _receivers(

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STATION_EXTRAS := cpu,openvino,demo
+STATION_EXTRAS := cpu,openvino,demo,web
 TEST_EXTRAS := $(STATION_EXTRAS),litert,signing,monitor,dev,lab
 KILLS := 200
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 from pipeline import plugins, selftest
 from pipeline.bundle import Bundle, open_bundle
@@ -18,6 +19,7 @@ from pipeline.errors import ModelError
 from pipeline.gate.client import Gate
 from pipeline.gate.wire import NamedOutput, Spec
 from pipeline.inspection import Inspector
+from pipeline.live import Watched, Window, live_folder
 from pipeline.monitor.figures import ModelFacts
 from pipeline.monitor.health import Health
 from pipeline.publishers import Address, Publisher
@@ -25,7 +27,7 @@ from pipeline.records import Identity, StoredPicture
 from pipeline.rules import Rulebook
 from pipeline.selftest import Question
 from pipeline.signing import Trust, read_trust
-from pipeline.station import KeepsPictures, Station
+from pipeline.station import Inspects, KeepsPictures, Station
 from pipeline.store import Ledger, Outbox, Pictures
 from pipeline.trial import Bounds, try_model
 from pipeline.triggers import AnnouncedTrigger, Trigger
@@ -116,12 +118,14 @@ def build(
     on_record: Callable[[Record], None] = lambda record: None,
     camera: Camera | None = None,
     health: Health | None = None,
+    window: Window | None = None,
 ) -> Station:
     """Make a station that is ready to run.
 
     Args:
         camera: instead of the one that the file names, or None.
         health: is told how the station is, or None.
+        window: is offered every frame; run the station within ``window.on(station)``.
 
     Raises:
         LineguardError: something that the file names cannot be opened.
@@ -144,9 +148,13 @@ def build(
             gate.recorded(record.part)
         on_record(record)
 
+    looking: Inspects = inspector
+    if window is not None:
+        window.about = {**asdict(identity), "receivers": sorted(receivers)}
+        looking = Watched(inspector, window)
     station = Station(
         camera=camera,
-        inspector=inspector,
+        inspector=looking,
         ledger=ledger,
         keep_picture=_picture_keeper(config),
         identity=identity,
@@ -208,6 +216,22 @@ def _open_gate(config: StationConfig, trigger: Trigger) -> Gate | None:
     if isinstance(trigger, AnnouncedTrigger):
         return Gate(spec, config.store_path, trigger.announce)
     return Gate(spec, config.store_path)
+
+
+def open_window(config: StationConfig, clock: Clock) -> Window:
+    """Make the window through which other processes see the station.
+
+    Raises:
+        ConfigError: its folder cannot be written, or belongs to another user.
+    """
+    live = config.document.live
+    return Window(live_path(config), clock, fps=live.fps, width=live.width)
+
+
+def live_path(config: StationConfig) -> Path:
+    """Return the folder in which the station of this file shows itself."""
+    path = config.document.live.path
+    return live_folder(config.store_path, None if path is None else config.base / path)
 
 
 def identity_of(config: StationConfig, model: Model) -> Identity:

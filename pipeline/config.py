@@ -169,6 +169,20 @@ class HealthSection(_Section):
     frozen_ms: Annotated[int, Field(ge=1000, le=600_000)] = 10_000
 
 
+class LiveSection(_Section):
+    """What a running station shows to other processes on its machine.
+
+    Attributes:
+        path: folder for it, in memory; None takes one that follows from the store's path.
+        fps: frames per second that are shown at most.
+        width: pixels that a shown frame is wide at most.
+    """
+
+    path: str | None = None
+    fps: Annotated[int, Field(ge=1, le=60)] = 30
+    width: Annotated[int, Field(ge=160, le=1920)] = 640
+
+
 class Document(_Section):
     """The whole station file as written."""
 
@@ -181,6 +195,7 @@ class Document(_Section):
     store: StoreSection
     health: HealthSection = HealthSection()
     gate: GateSection = GateSection()
+    live: LiveSection = LiveSection()
     outputs: tuple[PluginSection, ...] = ()
     publishers: tuple[PluginSection, ...] = ()
 

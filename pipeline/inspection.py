@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pipeline.rules import Rulebook, vote
@@ -12,6 +12,7 @@ from pipeline.triggers import Trigger
 from pipeline.types import (
     Box,
     Decision,
+    Defect,
     Detections,
     Frame,
     Image,
@@ -54,9 +55,27 @@ class _Case:
     places: int = 0
     """Places on its way where a view was due, taken or not."""
     sure: bool = False
-    decided: bool = False
+    decided: InView | None = None
+    """What was said of it; its pictures are let go then."""
     doubt: str | None = None
     """Why what was seen of it cannot be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class InView:
+    """A part as the newest frame shows it.
+
+    Attributes:
+        part: as last seen.
+        size: width and height of the whole part, pixels; an edge of the frame may cut its box.
+        decision: None until it is decided.
+        defects: what was found, strongest first; empty until it is decided.
+    """
+
+    part: Part
+    size: tuple[float, float]
+    decision: Decision | None = None
+    defects: tuple[Defect, ...] = ()
 
 
 class Inspector:
@@ -177,6 +196,15 @@ class Inspector:
             for case in self._cases.values():
                 case.doubt = case.doubt or self.fault
 
+    def in_view(self) -> tuple[InView, ...]:
+        """Return the parts that are being followed, decided or not."""
+        return tuple(
+            replace(case.decided, part=case.part)
+            if case.decided
+            else InView(case.part, (case.part.box.width, case.part.box.height))
+            for case in self._cases.values()
+        )
+
     def _decide_each(self, frame: Frame, sightings: Iterable[Sighting]) -> tuple[Inspection, ...]:
         """Take every sighting as a part of its own, seen this once."""
         reason = "its exposure was lost before it was looked at"
@@ -212,7 +240,7 @@ class Inspector:
         """Take a view of a part that has moved far enough since the last one."""
         case = self._case(track.part)
         sighting, entered = track.sighting, track.entered
-        if case.decided or sighting is None or not sighting.whole or entered is None:
+        if case.decided is not None or sighting is None or not sighting.whole or entered is None:
             return
         start, end = self._tracker.span(sighting.box)
         moved = abs((start + end) / 2 - entered)
@@ -263,10 +291,10 @@ class Inspector:
         """Decide those parts that are still open; a part is never decided twice."""
         done = []
         for case in (self._cases[id] for id in sorted(ids)):
-            if not case.decided:
-                done.append(self._closed(case, t_ns, given))
-                # The pictures are let go; what stays says that the part is decided.
-                self._cases[case.part.id] = _Case(case.part, decided=True)
+            if case.decided is None:
+                closed = self._closed(case, t_ns, given)
+                done.append(closed)
+                self._cases[case.part.id] = _Case(case.part, decided=in_view(closed))
         return tuple(done)
 
     def _closed(self, case: _Case, t_ns: int, given: Decision | None = None) -> Inspection:
@@ -314,3 +342,10 @@ def judged_alone(
         size: width and height of the part, pixels.
     """
     return rulebook.decide(vote([found], labels), views, size).verdict
+
+
+def in_view(inspection: Inspection) -> InView:
+    """Return a decided part without its pictures."""
+    shown = inspection.picture_box or inspection.part.box
+    size = (shown.width, shown.height)
+    return InView(inspection.part, size, inspection.decision, inspection.defects)

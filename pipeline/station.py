@@ -25,6 +25,7 @@ from pipeline.errors import (
     StoreError,
 )
 from pipeline.handoff import Handoff
+from pipeline.inspection import InView
 from pipeline.monitor.figures import LatencyCount, Snapshot
 from pipeline.outputs import Output
 from pipeline.publishers import Publisher
@@ -48,6 +49,8 @@ WATCH_S = 0.05
 COUNT_WAITING_NS = NS_PER_S
 DISK_CHECK_S = 0.3
 DECISIONS_HELD = 100_000
+STOPPED = "station was stopped"
+"""The reason of the parts that were in view when the station was told to stop."""
 
 
 class Inspects(Protocol):
@@ -65,6 +68,8 @@ class Inspects(Protocol):
     def give_up(self, reason: str, t_ns: int) -> tuple[Inspection, ...]: ...
 
     def finish(self, t_ns: int) -> tuple[Inspection, ...]: ...
+
+    def in_view(self) -> tuple[InView, ...]: ...
 
 
 class KeepsRecords(Protocol):
@@ -264,6 +269,11 @@ class Station:
         )
 
     @property
+    def state(self) -> str:
+        """What it is doing now: starting, ready, degraded, not ready, stopping or stopped."""
+        return self._readiness.state
+
+    @property
     def faults(self) -> dict[str, str]:
         """What is at fault now, by part of the station."""
         return self._readiness.faults
@@ -350,7 +360,7 @@ class Station:
     def _end_inspection(self) -> None:
         """Leave no part in view undecided, whatever ended the inspection."""
         self._frames.close()
-        reason = f"station failed: {self.fault}" if self.fault else "station was stopped"
+        reason = f"station failed: {self.fault}" if self.fault else STOPPED
         try:
             self._act(self._inspector.give_up(reason, self._clock.now_ns()))
         finally:

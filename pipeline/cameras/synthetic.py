@@ -85,6 +85,10 @@ class Synthetic:
             seen = boards[-1].index + 1 if boards else self._passed()
         return [self._scene.truth(index) for index in range(seen)]
 
+    def truth_of(self, index: int) -> dict[str, Any]:
+        """Return what is true of one board, whether or not it has been seen."""
+        return self._scene.truth(index)
+
     def frames(self) -> Iterator[Frame]:
         self.close()
         with Opening() as opening:

@@ -25,6 +25,7 @@ from pipeline.cli import (
     run,
     station_file,
     trace,
+    web,
 )
 
 EPILOG = (
@@ -48,6 +49,8 @@ app.command(name="collect")(collect.collect)
 app.command(name="doctor")(doctor.doctor)
 app.command(name="trace")(trace.trace)
 app.command(name="bench")(bench.bench)
+app.command(name="web")(web.web)
+app.add_typer(web.accounts, name="accounts")
 app.add_typer(bundles.app, name="models")
 app.add_typer(station_file.app, name="config")
 app.add_typer(lab.app, name="lab")

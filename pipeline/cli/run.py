@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline import config as station_file
-from pipeline.assembly import build
+from pipeline.assembly import build, open_window
 from pipeline.cli.output import JsonFile, line_of, said_to_people, write_json
 from pipeline.clock import SystemClock
 from pipeline.errors import PublishError
@@ -31,13 +31,20 @@ def run(
     """
     people = said_to_people(json)
     loaded, clock = station_file.load(config), SystemClock()
-    section = loaded.document.health
+    section, window = loaded.document.health, open_window(loaded, clock)
     with Health(clock, section.port, section.host) as health:
-        station = build(loaded, clock, lambda record: people.print(line_of(record)), health=health)
+        station = build(
+            loaded,
+            clock,
+            lambda record: people.print(line_of(record)),
+            health=health,
+            window=window,
+        )
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: station.stop())
         signal.signal(signal.SIGUSR1, lambda *_: _test_soon(station))
-        tally = station.run()
+        with window.on(station):
+            tally = station.run()
     n = frames(tally)
     figures = {
         "frames": n,

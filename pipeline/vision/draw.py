@@ -24,6 +24,7 @@ _PALETTE: tuple[Colour, ...] = (
     (0, 94, 213),
     (178, 114, 0),
 )
+_UNDECIDED: Colour = (120, 110, 104)
 _VERDICTS: dict[Verdict, Colour] = {
     Verdict.PASS: (74, 128, 22),
     Verdict.FAIL: (38, 38, 200),
@@ -75,6 +76,7 @@ def annotate(
     marks: Sequence[Mark] = (),
     verdict: Verdict | None = None,
     caption: str = "",
+    texts: bool = True,
 ) -> Image:
     """Return a copy of a picture with boxes and, under it, a banner with the verdict.
 
@@ -85,6 +87,7 @@ def annotate(
         marks: boxes to draw.
         verdict: adds the banner; None leaves it away.
         caption: stands in the banner, ASCII; cut off where it does not fit.
+        texts: False draws the boxes alone.
 
     Returns:
         uint8 (H + banner, W, 3), BGR.
@@ -94,12 +97,35 @@ def annotate(
     for mark in marks:
         _draw_box(picture, mark, scale)
     taken: list[tuple[int, int, int, int]] = []
-    for mark in marks:
+    for mark in marks if texts else ():
         _draw_label(picture, mark, scale, taken)
     if verdict is None:
         return np.asarray(picture, np.uint8)
     banner = _banner(picture.shape[1], verdict, caption, scale)
     return np.concatenate([picture, banner], axis=0)
+
+
+def outline(image: Image, box: Box, text: str, verdict: Verdict | None) -> Image:
+    """Return a copy of a picture with a part framed in its verdict's colour, grey before it.
+
+    Args:
+        image: uint8, (H, W, 3) BGR or (H, W).
+        box: the part, pixels; it may reach beyond the picture.
+        text: stands at the part's upper left corner, ASCII.
+    """
+    picture = image.copy() if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    colour = _VERDICTS[verdict] if verdict else _UNDECIDED
+    scale = _scale_for(picture)
+    line = max(2, round(3 * scale))
+    low, high = _corner(picture, (box.x0, box.y0), 0), _corner(picture, (box.x1, box.y1), 0)
+    cv2.rectangle(picture, low, high, colour, line)
+    size, pad = 0.75 * scale, round(6 * scale)
+    (width, height), base = cv2.getTextSize(text, _FONT, size, 1)
+    x, y = min(low[0], picture.shape[1] - width - 2 * pad), low[1]
+    cv2.rectangle(picture, (x, y), (x + width + 2 * pad, y + height + base + pad), colour, -1)
+    place = (x + pad, y + height + pad // 2 + 1)
+    cv2.putText(picture, text, place, _FONT, size, _WHITE, 1, cv2.LINE_AA)
+    return np.asarray(picture, np.uint8)
 
 
 def _scale_for(picture: Image) -> float:

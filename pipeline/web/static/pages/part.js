@@ -1,0 +1,64 @@
+// One part and everything that proves its verdict.
+import { ask, badge, card, colourOf, h, marked, partSize, problem, stamp, words } from "/static/ui.js";
+
+export async function show(main, { id }) {
+  let found;
+  try {
+    found = await ask(`/parts/${encodeURIComponent(id)}`);
+  } catch (error) {
+    main.append(problem(error));
+    return null;
+  }
+  const r = found.record;
+  const truth = found.good === null ? null : h("span", { class: "hint" }, found.good ? "truly good" : "truly bad");
+  const image = found.picture
+    ? marked(r.id, r.image_box ? "part" : "full", partSize(r), r.defects, found.labels)
+    : h("p", { class: "empty" }, r.image ? "The picture was deleted to make room; the record says what was seen." : "No picture of this part was kept.");
+  main.append(
+    h("div", { class: "title" }, h("h1", {}, `Part ${r.part}`), badge(r.verdict), h("span", { class: "hint" }, stamp(Date.parse(r.time))), truth, h("a", { href: "/parts" }, "All parts")),
+    h("div", { class: "part" },
+      card("Picture", image, {}, found.picture ? h("a", { href: `/api/v1/parts/${r.id}/picture`, download: `${r.id}.jpg` }, "Whole frame") : null),
+      h("div", { class: "side" },
+        card("Why", r.reasons.length ? h("ul", { class: "reasons" }, r.reasons.map((t) => h("li", {}, words(t)))) : h("p", { class: "empty" }, "Nothing was found that counts.")),
+        defects(r, found.labels),
+        chain(found),
+        reviews(found.reviews),
+        card("Record", facts(found)))));
+  return null;
+}
+
+function defects(r, labels) {
+  if (!r.defects.length) return null;
+  return card("Found", h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, ""), h("th", {}, "Defect"), h("th", { class: "num" }, "Score"), h("th", { class: "num" }, "Views"), h("th", { class: "num" }, "Size"))),
+    h("tbody", {}, r.defects.map((d, i) => {
+      const swatch = h("i", { class: "swatch" });
+      swatch.style.background = colourOf(d.label, labels);
+      const size = Math.max(d.xyxy[2] - d.xyxy[0], d.xyxy[3] - d.xyxy[1]);
+      return h("tr", {}, h("td", {}, String(i + 1)), h("td", {}, swatch, words(d.label)), h("td", { class: "num" }, d.score.toFixed(2)), h("td", { class: "num" }, `${d.votes} of ${r.views}`), h("td", { class: "num" }, `${Math.round(size)} px`));
+    }))));
+}
+
+function chain(found) {
+  const { own, before, after, whole } = found.chain;
+  const line = (ok, yes, no) => h("li", {}, h("span", { class: `level ${ok === null ? "off" : ok ? "good" : "fault"}` }, ok === null ? "–" : ok ? "✓" : "✕"), " ", ok === null ? "It is the newest record: nothing follows yet." : ok ? yes : no);
+  return card("Proof", h("ul", { class: "broken" },
+    line(own, "Its bytes fit the hash kept beside them.", "Its bytes were changed after it was written."),
+    line(before, "It holds the hash of the record before it.", "It does not fit the record before it."),
+    line(after, "The record after it holds its hash.", "The record after it does not fit.")), {},
+  h("span", { class: `level ${whole ? "good" : "fault"}` }, whole ? "Chain whole" : "Chain broken"));
+}
+
+function reviews(list) {
+  if (!list.length) return null;
+  return card("Reviews", h("ul", { class: "broken" }, list.map((v) => h("li", {}, badge(v.verdict), ` ${v.who}, ${stamp(v.time_ms)}${v.wrong.length ? `; ${v.wrong.length} found defects are none` : ""}${v.note ? `: ${v.note}` : ""}`))));
+}
+
+function facts(found) {
+  const r = found.record;
+  const rows = [
+    ["Id", r.id], ["Ledger", `number ${found.number}; run ${r.run}, ${r.seq}`], ["Latency", `${r.latency_ms.toFixed(1)} ms from exposure to reject command`],
+    ["Views", `${r.views}; frames ${r.first_frame} to ${r.last_frame}`], ["Recipe", r.recipe], ["Model", `${r.bundle} on ${r.runtime}`],
+    ["SHA-256 of record", found.sha256], ["of record before", r.previous_sha256], ["of picture", r.image_sha256 || "–"], ["of model", r.artefact_sha256], ["of bundle", r.bundle_sha256], ["of station file", r.config_sha256],
+  ];
+  return h("dl", {}, rows.map(([k, v]) => [h("dt", {}, k), h("dd", { class: /SHA|^of|Id/.test(k) ? "mono" : "" }, String(v))]));
+}

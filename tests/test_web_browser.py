@@ -1,0 +1,149 @@
+"""The pages in a real browser: no error on any of them, by keyboard, and after interruptions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pipeline.config import StationConfig
+from pipeline.web.server import Address
+from tests.dashboards import (
+    NEXT_RUN,
+    Reported,
+    config_in,
+    dashboard,
+    fill,
+    mixed,
+    pictured,
+    record,
+    showing,
+)
+from tests.doubles import until
+from tests.test_web_pages import frame
+
+PAGES = ("line", "quality", "parts", "review", "station", "recipes")
+WAIT_MS = 20_000
+UNSURE = 10
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no chromium here")
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> StationConfig:
+    made = config_in(tmp_path)
+    fill(made, [*mixed(20), *(pictured(made, n, "UNSURE", ("open",)) for n in range(21, 31))])
+    return made
+
+
+@pytest.fixture
+def client(config: StationConfig) -> Iterator[httpx.Client]:
+    with dashboard(config) as made:
+        yield made
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """Open a page whose errors are collected in ``page.wrong``."""
+    made = browser.new_page(viewport={"width": 1280, "height": 800})
+    made.set_default_timeout(WAIT_MS)
+    made.wrong = []
+    made.on("console", lambda said: said.type == "error" and made.wrong.append(said.text))
+    made.on("pageerror", lambda error: made.wrong.append(str(error)))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_page_opens_without_an_error_and_fits_the_screen(
+    page: Any, client: httpx.Client, width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    for name in PAGES:
+        page.goto(f"{client.base_url}{name}")
+        page.wait_for_selector("#main > *")
+        page.wait_for_selector(f"#pages a[data-page={name}][aria-current=page]")
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, f"{name} is {wide} pixels wide"
+    page.goto(f"{client.base_url}parts")
+    page.click("tbody tr a")
+    page.wait_for_selector("text=Chain whole")
+    assert page.wrong == []
+
+
+def test_ten_parts_are_reviewed_by_keyboard_alone(page: Any, client: httpx.Client) -> None:
+    page.goto(f"{client.base_url}review")
+    page.wait_for_selector("text=Is this part good?")
+    for done in range(UNSURE):
+        page.keyboard.press("1" if done % 2 else "2")
+        page.keyboard.press("b" if done % 2 else "g")
+        page.wait_for_selector(f"text={done + 1} reviewed")
+    said = client.get("/api/v1/reviews").json()
+    assert said["agreement"] == {"UNSURE": {"PASS": UNSURE // 2, "FAIL": UNSURE // 2}}
+    assert page.wrong == []
+
+
+def test_the_page_is_green_only_while_the_station_is_well(
+    page: Any, client: httpx.Client, config: StationConfig
+) -> None:
+    station = Reported()
+    with showing(config, station) as window:
+        window.offer(frame(), ())
+        fill(config, [record(31, run=NEXT_RUN)])
+        page.goto(f"{client.base_url}line")
+        page.wait_for_selector(".pill.good")
+        page.wait_for_selector(".verdict.PASS")
+        station.state, station.faults = "not ready", {"camera": "camera 'top': unplugged"}
+        page.wait_for_selector(".alarm.fault >> text=unplugged")
+        page.wait_for_selector(".verdict.old")
+        assert page.locator(".pill.good, .verdict.PASS").count() == 0
+        assert page.locator(".veil").is_visible()
+        station.state, station.faults = "ready", {}
+        window.offer(frame(), ())
+        page.wait_for_selector(".pill.good")
+    page.wait_for_selector(".pill.fault >> text=No contact")
+    assert page.wrong == []
+
+
+def test_a_page_says_that_it_is_cut_off_and_recovers_by_itself(
+    page: Any, config: StationConfig
+) -> None:
+    with showing(config, Reported()) as window:
+        with dashboard(config) as client:
+            port = client.base_url.port
+            window.offer(frame(), ())
+            page.goto(f"{client.base_url}line")
+            page.wait_for_selector(".pill.good")
+        page.wait_for_selector(".pill.fault >> text=No connection")
+        assert page.locator(".verdict.PASS, .pill.good").count() == 0
+        with dashboard(config, address=Address(port=port)):
+
+            def is_good_again() -> bool:
+                window.offer(frame(), ())
+                return bool(page.locator(".pill.good").count())
+
+            until(is_good_again, "the page's recovery")
+
+
+def test_the_theme_that_was_chosen_stays(page: Any, client: httpx.Client) -> None:
+    page.goto(f"{client.base_url}parts")
+    page.wait_for_selector("tbody tr")
+    page.click("#theme")
+    chosen = page.evaluate("document.documentElement.dataset.theme")
+    page.goto(f"{client.base_url}station")
+    page.wait_for_selector("tbody tr")
+    assert page.evaluate("document.documentElement.dataset.theme") == chosen == "dark"

@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline import proof
 from pipeline.errors import BundleError
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_MODEL_BYTES = 1 << 30
+SHA256 = "^[0-9a-f]{64}$"
 
 
 class _Strict(BaseModel):
@@ -32,14 +34,30 @@ class Artefact(_Strict):
     Attributes:
         path: relative to the bundle, without "..".
         sha256: of the file's bytes.
+        weights_sha256: of the file beside it that holds the weights of an OpenVINO IR: the same
+            name, but .bin. Every other model is one file.
         runtimes: the runtimes that may run it.
         precision: of its weights, e.g. fp32.
     """
 
     path: str = Field(pattern="^[^\\x00]+$")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    sha256: str = Field(pattern=SHA256)
+    weights_sha256: str | None = Field(default=None, pattern=SHA256)
     runtimes: tuple[str, ...]
     precision: str
+
+    @model_validator(mode="after")
+    def _weights_are_hashed(self) -> "Artefact":
+        if self.path.endswith(".xml") is (self.weights_sha256 is None):
+            raise ValueError("an .xml needs the weights_sha256 of its .bin, no other file has one")
+        return self
+
+
+class Proof(_Strict):
+    """The report of ``lab parity``: a file of the bundle."""
+
+    path: str = Field(pattern="^[^\\x00]+$")
+    sha256: str = Field(pattern=SHA256)
 
 
 class Threshold(_Strict):
@@ -65,6 +83,7 @@ class Manifest(_Strict):
         data: names, sources and licences of what it was trained on.
         metrics: what ``lab evaluate`` measured, by name of the set.
         made_with: packages and their versions, seed, hash of the data set.
+        parity: the report that lets a station run the artefacts.
     """
 
     schema_version: Literal[1] = 1
@@ -80,6 +99,14 @@ class Manifest(_Strict):
     data: tuple[dict[str, str], ...] = ()
     metrics: dict[str, Any] = {}
     made_with: dict[str, Any] = {}
+    parity: Proof | None = None
+
+    @property
+    def contract_sha256(self) -> str:
+        """Hash of what, beside a model file, makes a verdict."""
+        limits = {label: (t.fail, t.unsure) for label, t in self.thresholds.items()}
+        size = (self.input.height, self.input.width)
+        return proof.contract_sha256(self.labels, self.decoder, size, limits)
 
     @model_validator(mode="after")
     def _thresholds_fit_labels(self) -> "Manifest":
@@ -129,16 +156,65 @@ class Bundle:
         """Return the path of an artefact after its bytes were compared with the manifest.
 
         Raises:
-            BundleError: the file is missing, lies outside the bundle, or differs.
+            BundleError: a file is missing, lies outside the bundle, or differs.
         """
-        file = self.path / artefact.path
+        if artefact.weights_sha256 is not None:
+            weights = str(Path(artefact.path).with_suffix(".bin"))
+            self._checked(weights, artefact.weights_sha256, MAX_MODEL_BYTES)
+        return self._checked(artefact.path, artefact.sha256, MAX_MODEL_BYTES)
+
+    def report(self) -> proof.Report:
+        """Return the parity report after it was checked against the manifest.
+
+        Raises:
+            BundleError: there is none, it is damaged, or it is about other thresholds or labels.
+        """
+        if self.manifest.parity is None:
+            raise BundleError(
+                f"bundle '{self.manifest.name}' has no parity report, so that no artefact of it "
+                f"may decide; make one with: lineguard lab parity {self.path} --data DATA.yaml"
+            )
+        named = self.manifest.parity
+        file = self._checked(named.path, named.sha256, proof.MAX_REPORT_BYTES)
+        try:
+            report = proof.Report.model_validate(json.loads(file.read_bytes()))
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{file}: {_one_line(error)}") from error
+        if report.contract_sha256 != self.manifest.contract_sha256:
+            raise BundleError(
+                f"{file}: labels, decoder, input or thresholds have changed since; compare again "
+                f"with: lineguard lab parity {self.path} --data DATA.yaml"
+            )
+        return report
+
+    def require_proof(self, artefact: Artefact, run: str) -> None:
+        """Refuse an artefact that was not proved to decide as the reference does.
+
+        Args:
+            run: the name of the runtime that runs it, as it states it itself.
+
+        Raises:
+            BundleError: the report is missing or red, or says nothing of this artefact there.
+        """
+        hashes = (artefact.sha256, artefact.weights_sha256)
+        checked = self.report().artefacts.values()
+        about = next((c for c in checked if (c.sha256, c.weights_sha256) == hashes), None)
+        refusal = "the parity report says nothing of it" if about is None else about.refusal(run)
+        if refusal is not None:
+            raise BundleError(
+                f"bundle '{self.manifest.name}', {artefact.path}: {refusal}; look into it with: "
+                f"lineguard lab parity {self.path} --data DATA.yaml"
+            )
+
+    def _checked(self, path: str, sha256: str, max_bytes: int) -> Path:
+        file = self.path / path
         if not file.resolve().is_relative_to(self.path.resolve()) or file.is_symlink():
             raise BundleError(f"{file}: a model file must lie inside its bundle; no links")
         if not file.is_file():
-            raise BundleError(f"{file}: the manifest names this model file, but it is missing")
-        if file.stat().st_size > MAX_MODEL_BYTES:
-            raise BundleError(f"{file}: larger than {MAX_MODEL_BYTES >> 20} MiB; refused")
-        if sha256_of(file) != artefact.sha256:
+            raise BundleError(f"{file}: the manifest names this file, but it is missing")
+        if file.stat().st_size > max_bytes:
+            raise BundleError(f"{file}: larger than {max_bytes >> 20} MiB; refused")
+        if sha256_of(file) != sha256:
             raise BundleError(
                 f"{file}: its bytes do not match the manifest (sha256); "
                 "restore the file or export the bundle again"

@@ -107,7 +107,7 @@ def _link(bundle: Bundle) -> None:
     ("harm", "said"),
     [
         (_swap, "do not match the manifest"),
-        (_remove, "names this model file, but it is missing"),
+        (_remove, "names this file, but it is missing"),
         (_link, "must lie inside its bundle; no links"),
     ],
 )

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import MANIFEST, Manifest, Threshold, open_bundle
+from pipeline.bundle import Threshold, open_bundle
 from pipeline.detector import open_detector
 from pipeline.errors import ConfigError
 from pipeline.lab import card, thresholds
 from pipeline.lab.datasets import read_dataset
 from pipeline.lab.evaluate import LEAST_SCORE, evaluate, look
 from pipeline.lab.export import Parity, export_bundle
+from pipeline.lab.prove import frozen_set, keep, prove, rewrite, without_red
 from pipeline.lab.train import read_recipe
 from pipeline.plugins import load
+from pipeline.proof import Report
 
 RUNTIME = "onnx"
 COMPARED = 8
@@ -27,8 +29,9 @@ COMPARED = 8
 class Release:
     """What a release measured."""
 
-    parity: Parity
+    torch: Parity
     metrics: dict[str, Any]
+    parity: Report
 
 
 def release(
@@ -69,13 +72,20 @@ def release(
     _choose_thresholds(out, dataset.pictures("val"), progress)
     bundle = open_bundle(out)
     detector = open_detector(
-        bundle, RUNTIME, load("runtimes", RUNTIME).Options(), min_score=LEAST_SCORE
+        bundle,
+        RUNTIME,
+        load("runtimes", RUNTIME).Options(),
+        min_score=LEAST_SCORE,
+        unproved=True,
     )
     figures = evaluate(bundle, dataset, "test", detector, good, progress)
     metrics = {figures["set"]: figures | {"runtime": detector.runtime.name}}
-    _rewrite(out, bundle.manifest, metrics=metrics)
-    (out / card.CARD).write_text(card.card(open_bundle(out)), encoding="utf-8")
-    return Release(parity, metrics)
+    bundle = rewrite(out, bundle.manifest, metrics=metrics)
+    report = prove(bundle, frozen_set(bundle, dataset, good), progress=progress)
+    manifest, report = without_red(bundle.manifest, report)
+    bundle = keep(rewrite(out, bundle.manifest, artefacts=manifest.artefacts), report)
+    (out / card.CARD).write_text(card.card(bundle), encoding="utf-8")
+    return Release(parity, metrics, report)
 
 
 def _choose_thresholds(
@@ -83,17 +93,11 @@ def _choose_thresholds(
 ) -> None:
     bundle = open_bundle(out)
     detector = open_detector(
-        bundle, RUNTIME, load("runtimes", RUNTIME).Options(), min_score=LEAST_SCORE
+        bundle, RUNTIME, load("runtimes", RUNTIME).Options(), min_score=LEAST_SCORE, unproved=True
     )
     looked = look(pictures, detector, progress)
     chosen = thresholds.choose(looked, bundle.manifest.labels)
-    _rewrite(out, bundle.manifest, thresholds=chosen)
-
-
-def _rewrite(out: Path, manifest: Manifest, **changes: Any) -> None:
-    changed = manifest.model_copy(update=changes)
-    text = json.dumps(changed.model_dump(mode="json"), indent=1) + "\n"
-    (out / MANIFEST).write_text(text, encoding="utf-8")
+    rewrite(out, bundle.manifest, thresholds=chosen)
 
 
 def _made_with(weights: Path) -> dict[str, Any]:

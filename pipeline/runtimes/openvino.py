@@ -63,11 +63,11 @@ def create(options: Options, model: Path) -> OpenvinoRuntime:
             is not there.
         BundleError: the model's input is not uint8 (1, H, W, 3).
     """
-    _silence_telemetry()
+    silence_telemetry()
     return OpenvinoRuntime(vendor("openvino", "openvino"), options, model)
 
 
-def _silence_telemetry() -> None:
+def silence_telemetry() -> None:
     """Keep OpenVINO from reporting its import to Google Analytics, which it does unasked.
 
     It imports ``openvino_telemetry`` if it can, writes a client id to ~/intel and sends an event;

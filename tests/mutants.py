@@ -1,4 +1,4 @@
-"""Wrong exports, each wrong in one way that has happened to somebody; the parity gate must see all."""
+"""Wrong exports, each in one way that has happened to somebody; the parity gate must see all."""
 
 from collections.abc import Callable
 from typing import Any

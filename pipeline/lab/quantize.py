@@ -1,4 +1,4 @@
-"""From the float artefact to smaller ones: INT8 for processors and for TensorRT, and half floats."""
+"""From the float artefact to smaller ones: INT8 for processors and TensorRT, and half floats."""
 
 from __future__ import annotations
 
@@ -92,12 +92,13 @@ def half_onnx(source: Path, out: Path) -> Path:
     stays = {id(first), *(id(node) for node in _behind(model.graph, head_convolutions(model)))}
     stays |= {id(node) for node in model.graph.node if node.op_type == "Cast"}
     named = [node.name for node in model.graph.node if id(node) in stays]
-    onnx.save(
-        float16.convert_float_to_float16(
-            model, keep_io_types=True, node_block_list=named, force_fp16_initializers=True
-        ),
-        out,
+    half = float16.convert_float_to_float16(
+        model, keep_io_types=True, node_block_list=named, force_fp16_initializers=True
     )
+    # It names two casts of one constant alike, which ONNX Runtime refuses.
+    for place, node in enumerate(half.graph.node):
+        node.name = f"{node.name}_{place}"
+    onnx.save(half, out)
     return out
 
 
@@ -208,7 +209,7 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
             yield
     finally:
         logging.disable(before)

@@ -163,6 +163,12 @@ class Bundle:
             self._checked(weights, artefact.weights_sha256, MAX_MODEL_BYTES)
         return self._checked(artefact.path, artefact.sha256, MAX_MODEL_BYTES)
 
+    def size_of(self, artefact: Artefact) -> int:
+        """Return how many bytes the files of an artefact have."""
+        file = self.path / artefact.path
+        files = [file] if artefact.weights_sha256 is None else [file, file.with_suffix(".bin")]
+        return sum(f.stat().st_size for f in files)
+
     def report(self) -> proof.Report:
         """Return the parity report after it was checked against the manifest.
 

@@ -32,6 +32,7 @@ synth = typer.Typer(help="Draw bare boards with defects of known size.", no_args
 app.add_typer(synth, name="synth")
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="A folder that is not there yet, or empty.")]
+Tensorrt = Annotated[bool, typer.Option(help="Make artefacts for TensorRT too.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same bytes.")]
 
 
@@ -118,6 +119,7 @@ def export(
     data: Annotated[Path, typer.Option(help="data.yaml: thresholds from val, figures from test.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")],
     good: Annotated[Path | None, typer.Option(help="Folder of defect-free pictures.")] = None,
+    tensorrt: Tensorrt = False,
     json: JsonFile = None,
 ) -> None:
     """Export a trained detector to a bundle: artefacts, thresholds, figures, parity, model card.
@@ -127,7 +129,7 @@ def export(
     from pipeline.lab.release import release  # torch loads for seconds
 
     with Counted("export", "pictures") as shown:
-        done = release(weights, recipe, data, out, good, shown.progress)
+        done = release(weights, recipe, data, out, good, _variants(tensorrt), shown.progress)
     people = said_to_people(json)
     people.print(f"{out}: {done.torch}")
     for name, figures in done.metrics.items():
@@ -139,6 +141,36 @@ def export(
         "parity": done.parity.model_dump(mode="json"),
     }
     write_json(figures, json)
+
+
+@app.command()
+def shrink(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle; it is changed.")],
+    data: Annotated[Path, typer.Option(help="data.yaml: INT8 from train, parity on val and test.")],
+    good: Annotated[Path | None, typer.Option(help="Folder of defect-free pictures.")] = None,
+    tensorrt: Tensorrt = False,
+    json: JsonFile = None,
+) -> None:
+    """Add half-float and INT8 artefacts to a bundle; those stay that decide as its fp32 one does.
+
+    The last step of lab export, for a bundle that is there already. JSON keys: as of lab parity.
+    """
+    from pipeline.lab.datasets import read_dataset
+    from pipeline.lab.release import with_variants
+
+    opened = open_bundle(bundle)
+    with Counted("parity", "pictures") as shown:
+        report = with_variants(
+            opened, read_dataset(data), good, _variants(tensorrt), shown.progress
+        )
+    _print_report(said_to_people(json), report)
+    write_json(report.model_dump(mode="json"), json)
+
+
+def _variants(tensorrt: bool) -> Any:
+    from pipeline.lab.variants import FOR_PROCESSORS, FOR_TENSORRT
+
+    return (*FOR_PROCESSORS, *FOR_TENSORRT) if tensorrt else FOR_PROCESSORS
 
 
 @app.command()

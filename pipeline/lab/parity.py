@@ -244,8 +244,8 @@ class _Judge:
             if a is not b
         )
         figures = self._figures(seen, judged)
-        failures = _failures(figures, LIMITS.get(precision, LIMITS["fp32"]))
-        return Run(ok=not (flips or failures), flips=flips, failures=failures, figures=figures)
+        said = failures(figures, LIMITS.get(precision, LIMITS["fp32"]))
+        return Run(ok=not (flips or said), flips=flips, failures=said, figures=figures)
 
     def _figures(self, seen: _Seen, judged: Sequence[Verdict]) -> dict[str, Any]:
         strong = self._rulebook.least_score
@@ -338,7 +338,8 @@ def _margins(excess: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(margin, np.float64)
 
 
-def _failures(figures: Mapping[str, Any], limits: Limits) -> tuple[str, ...]:
+def failures(figures: Mapping[str, Any], limits: Limits) -> tuple[str, ...]:
+    """Return what of a run's figures is beyond its limit, a line each."""
     boxes, tensors = figures["boxes"], figures["tensors"]
     unmatched = boxes["unmatched"]["share"] or 0.0
     said = []

@@ -239,7 +239,7 @@ def _report(
             sha256=artefact.sha256,
             weights_sha256=artefact.weights_sha256,
             precision=artefact.precision,
-            bytes=_size(bundle.path, artefact),
+            bytes=bundle.size_of(artefact),
             runs={key.split("\n")[1]: r for key, r in found.items() if key.split("\n")[0] == name},
             skipped={kind: why for (about, kind), why in skipped.items() if about == name},
         )
@@ -281,13 +281,6 @@ def _merged(new: Checked, old: Checked | None) -> Checked:
         or set(new.runs[waiver.run].flips) == set(old.runs[waiver.run].flips)
     )
     return new.model_copy(update={"runs": old.runs | new.runs, "waivers": waivers})
-
-
-def _size(folder: Path, artefact: Artefact) -> int:
-    files = [folder / artefact.path]
-    if artefact.weights_sha256 is not None:
-        files.append(files[0].with_suffix(".bin"))
-    return sum(file.stat().st_size for file in files)
 
 
 def _made_with() -> dict[str, Any]:

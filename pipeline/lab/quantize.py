@@ -95,11 +95,40 @@ def half_onnx(source: Path, out: Path) -> Path:
     half = float16.convert_float_to_float16(
         model, keep_io_types=True, node_block_list=named, force_fp16_initializers=True
     )
-    # It names two casts of one constant alike, which ONNX Runtime refuses.
-    for place, node in enumerate(half.graph.node):
-        node.name = f"{node.name}_{place}"
-    onnx.save(half, out)
+    # It adds the same cast of a constant for every node that reads it; a graph may hold it once.
+    once = {tuple(node.output): node for node in reversed(half.graph.node)}
+    kept = [node for node in half.graph.node if once[tuple(node.output)] is node]
+    del half.graph.node[:]
+    half.graph.node.extend(kept)
+    onnx.save(cast_first(half), out)
     return out
+
+
+def cast_first(model: Any) -> Any:
+    """Return an ONNX model that turns the picture into floats before it changes its layout.
+
+    Of a uint8 input TensorRT does nothing but the cast. Processors move bytes faster than floats,
+    so that their artefacts keep the other order.
+    """
+    changed = vendor("onnx", "lab").ModelProto()
+    changed.CopyFrom(model)
+    name = changed.graph.input[0].name
+    first = [node for node in changed.graph.node if name in node.input]
+    if [node.op_type for node in first] != ["Transpose"]:
+        return changed
+    moved = first[0]
+    then = [node for node in changed.graph.node if moved.output[0] in node.input]
+    if [node.op_type for node in then] != ["Cast"]:
+        return changed
+    (cast,) = then
+    floats, after = f"{name}_as_float", cast.output[0]
+    cast.input[0], cast.output[0] = name, floats
+    moved.input[0], moved.output[0] = floats, after
+    ordered = [n for n in changed.graph.node if n.name not in (moved.name, cast.name)]
+    pair = [cast, moved]
+    del changed.graph.node[:]
+    changed.graph.node.extend([*pair, *ordered])
+    return changed
 
 
 def head_convolutions(model: Any) -> list[Any]:
@@ -162,7 +191,8 @@ def _quantise(source: Path, out: Path, tensors: Sequence[Tensor], *, symmetric: 
         except (RuntimeError, ValueError) as error:
             said = " ".join(str(error).split())[:200]
             raise ModelError(f"{source}: cannot be quantised: {said}") from error
-        out.write_bytes(written.read_bytes())
+        made = onnx.load(written)
+        onnx.save(cast_first(made) if symmetric else made, out)
     return out
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import Threshold, open_bundle
+from pipeline.bundle import Bundle, Threshold, open_bundle
 from pipeline.detector import open_detector
 from pipeline.errors import ConfigError
 from pipeline.lab import card, thresholds
-from pipeline.lab.datasets import read_dataset
+from pipeline.lab.datasets import Dataset, read_dataset
 from pipeline.lab.evaluate import LEAST_SCORE, evaluate, look
 from pipeline.lab.export import Parity, export_bundle
 from pipeline.lab.prove import frozen_set, keep, prove, rewrite, without_red
 from pipeline.lab.train import read_recipe
+from pipeline.lab.variants import FOR_PROCESSORS, Variant, add_variants
 from pipeline.plugins import load
 from pipeline.proof import Report
 
@@ -40,6 +41,7 @@ def release(
     data: Path,
     out: Path,
     good: Path | None = None,
+    variants: Sequence[Variant] = FOR_PROCESSORS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Release:
     """Write a bundle: thresholds chosen on the data set's val, figures measured on its test.
@@ -48,6 +50,7 @@ def release(
         weights: checkpoint (.pt); ``made_with.json`` of the run is taken up if it lies beside.
         recipe: the training recipe; its ``bundle`` section names the bundle and its data.
         good: folder of defect-free pictures, or None.
+        variants: smaller artefacts to make; those ship that decide as the fp32 one does.
 
     Raises:
         ConfigError: the recipe has no bundle section, or an argument is wrong.
@@ -81,11 +84,30 @@ def release(
     figures = evaluate(bundle, dataset, "test", detector, good, progress)
     metrics = {figures["set"]: figures | {"runtime": detector.runtime.name}}
     bundle = rewrite(out, bundle.manifest, metrics=metrics)
-    report = prove(bundle, frozen_set(bundle, dataset, good), progress=progress)
-    manifest, report = without_red(bundle.manifest, report)
-    bundle = keep(rewrite(out, bundle.manifest, artefacts=manifest.artefacts), report)
-    (out / card.CARD).write_text(card.card(bundle), encoding="utf-8")
+    report = with_variants(bundle, dataset, good, variants, progress)
     return Release(parity, metrics, report)
+
+
+def with_variants(
+    bundle: Bundle,
+    dataset: Dataset,
+    good: Path | None = None,
+    variants: Sequence[Variant] = FOR_PROCESSORS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Add variants to a bundle, prove all, keep what is green, and write the card.
+
+    Raises:
+        ConfigError: an argument is wrong.
+        ModelError: the reference fails, or cannot be quantised.
+    """
+    bundle, missing = add_variants(bundle, dataset, variants)
+    report = prove(bundle, frozen_set(bundle, dataset, good), progress=progress)
+    report = report.model_copy(update={"withdrawn": missing})
+    manifest, report = without_red(bundle.manifest, report)
+    bundle = keep(rewrite(bundle.path, bundle.manifest, artefacts=manifest.artefacts), report)
+    (bundle.path / card.CARD).write_text(card.card(bundle), encoding="utf-8")
+    return report
 
 
 def _choose_thresholds(

@@ -87,7 +87,7 @@ def _open(ov: ModuleType, options: Options, model: Path) -> Any:
         )
     try:
         # From bytes: weights in a second file, which no hash covers, are refused. An IR has its
-        # weights in a second file by nature.
+        # weights in a second file by nature, and the manifest has the hash of that too.
         source = model if model.suffix == ".xml" else model.read_bytes()
         return core.compile_model(core.read_model(source), options.device, _settings(options))
     except OSError as error:

@@ -77,7 +77,8 @@ class Manifest(_Strict):
     """What ``manifest.json`` of a bundle says.
 
     Attributes:
-        decoder: how the outputs are read: ``yolo-e2e`` (1, n, 6) or ``yolo`` (1, 4 + classes, n).
+        decoder: how the outputs are read: ``yolo-e2e`` (1, n, 6), ``yolo`` (1, 4 + classes, n),
+            ``yolo-xyxy`` (the same with corners: YOLO9) or ``yolox`` (1, n, 5 + classes).
         thresholds: per label; chosen on the validation part, never on test.
         licence: of the weights.
         data: names, sources and licences of what it was trained on.

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline import signing
+from pipeline import proof, signing
 from pipeline.errors import BundleError
 from pipeline.limits import json_of, read_bounded
 from pipeline.signing import Trust
@@ -41,14 +41,30 @@ class Artefact(_Strict):
     Attributes:
         path: relative to the bundle, without "..".
         sha256: of the file's bytes.
+        weights_sha256: of the file beside it that holds the weights of an OpenVINO IR: the same
+            name, but .bin. Every other model is one file.
         runtimes: the runtimes that may run it.
         precision: of its weights, e.g. fp32.
     """
 
     path: InBundle
     sha256: Sha256
+    weights_sha256: Sha256 | None = None
     runtimes: tuple[str, ...]
     precision: str
+
+    @model_validator(mode="after")
+    def _weights_are_hashed(self) -> "Artefact":
+        if self.path.endswith(".xml") is (self.weights_sha256 is None):
+            raise ValueError("an .xml needs the weights_sha256 of its .bin, no other file has one")
+        return self
+
+
+class Proof(_Strict):
+    """The report of ``lab parity``: a file of the bundle."""
+
+    path: InBundle
+    sha256: Sha256
 
 
 class GoldenRow(_Strict):
@@ -90,15 +106,17 @@ class Manifest(_Strict):
     """What ``manifest.json`` of a bundle says.
 
     Attributes:
-        decoder: how the outputs are read: ``yolo-e2e`` (1, n, 6) or ``yolo`` (1, 4 + classes, n).
+        decoder: how the outputs are read: ``yolo-e2e`` (1, n, 6), ``yolo`` (1, 4 + classes, n),
+            ``yolo-xyxy`` (the same with corners: YOLO9) or ``yolox`` (1, n, 5 + classes).
         thresholds: per label; chosen on the validation part, never on test.
         licence: of the weights.
         data: names, sources and licences of what it was trained on.
         metrics: what ``lab evaluate`` measured, by name of the set.
         made_with: packages and their versions, seed, hash of the data set.
         golden: pictures whose answer is known.
-        files: SHA-256 of every other file, by its path in the bundle: the weights beside an
-            OpenVINO IR, the model card; None in a bundle that is not sealed.
+        parity: the report that lets a station run the artefacts.
+        files: SHA-256 of every other file, by its path in the bundle, such as the model card;
+            None in a bundle that is not sealed.
     """
 
     schema_version: Literal[1] = 1
@@ -116,6 +134,14 @@ class Manifest(_Strict):
     made_with: dict[str, Any] = {}
     golden: tuple[GoldenPicture, ...] = Field(default=(), max_length=100)
     files: dict[InBundle, Sha256] | None = Field(default=None, max_length=MAX_FILES)
+    parity: Proof | None = None
+
+    @property
+    def contract_sha256(self) -> str:
+        """Hash of what, beside a model file, makes a verdict."""
+        limits = {label: (t.fail, t.unsure) for label, t in self.thresholds.items()}
+        size = (self.input.height, self.input.width)
+        return proof.contract_sha256(self.labels, self.decoder, size, limits)
 
     @model_validator(mode="after")
     def _thresholds_fit_labels(self) -> "Manifest":
@@ -171,18 +197,73 @@ class Bundle:
         """Return the path of an artefact after its bytes were compared with the manifest.
 
         Raises:
-            BundleError: the file is missing, lies outside the bundle, or differs.
+            BundleError: a file is missing, lies outside the bundle, or differs.
         """
         file = self._checked(artefact.path, artefact.sha256)
-        if file.suffix == ".xml":  # an OpenVINO IR: its weights lie beside it
-            weights = str(Path(artefact.path).with_suffix(".bin"))
-            if weights not in (self.manifest.files or {}):
-                raise BundleError(
-                    f"{self.path / weights}: no hash in the manifest covers these weights; "
-                    "write the hashes with: lineguard models seal"
-                )
-            self._checked(weights, (self.manifest.files or {})[weights])
+        if artefact.weights_sha256 is not None:
+            self._checked(weights_of(artefact), artefact.weights_sha256)
         return file
+
+    def size_of(self, artefact: Artefact) -> int:
+        """Return how many bytes the files of an artefact have."""
+        file = self.path / artefact.path
+        files = (
+            [file] if artefact.weights_sha256 is None else [file, self.path / weights_of(artefact)]
+        )
+        return sum(f.stat().st_size for f in files)
+
+    def report(self) -> proof.Report:
+        """Return the parity report after it was checked against the manifest.
+
+        Raises:
+            BundleError: there is none, it is damaged, or it is about other thresholds or labels.
+        """
+        if self.manifest.parity is None:
+            raise BundleError(
+                f"bundle '{self.manifest.name}' has no parity report, so that no artefact of it "
+                f"may decide; make one with: lineguard lab parity {self.path} --data DATA.yaml"
+            )
+        named = self.manifest.parity
+        file = self._checked(named.path, named.sha256, proof.MAX_REPORT_BYTES)
+        try:
+            report = proof.Report.model_validate(json_of(file.read_bytes()))
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{file}: {_one_line(error)}") from error
+        if report.contract_sha256 != self.manifest.contract_sha256:
+            raise BundleError(
+                f"{file}: labels, decoder, input or thresholds have changed since; compare again "
+                f"with: lineguard lab parity {self.path} --data DATA.yaml"
+            )
+        return report
+
+    def require_proof(self, artefact: Artefact, run: str) -> None:
+        """Refuse an artefact that was not proved to decide as the reference does.
+
+        Args:
+            run: the name of the runtime that runs it, as it states it itself.
+
+        Raises:
+            BundleError: the report is missing or red, or says nothing of this artefact there.
+        """
+        hashes = (artefact.sha256, artefact.weights_sha256)
+        checked = self.report().artefacts.values()
+        about = next((c for c in checked if (c.sha256, c.weights_sha256) == hashes), None)
+        refusal = "the parity report says nothing of it" if about is None else about.refusal(run)
+        if refusal is not None:
+            raise BundleError(
+                f"bundle '{self.manifest.name}', {artefact.path}: {refusal}; look into it with: "
+                f"lineguard lab parity {self.path} --data DATA.yaml"
+            )
+
+    def named(self) -> Iterator[tuple[str, str]]:
+        """Yield path and SHA-256 of what the manifest names singly: models, pictures, report."""
+        for artefact in self.manifest.artefacts.values():
+            yield artefact.path, artefact.sha256
+            if artefact.weights_sha256 is not None:
+                yield weights_of(artefact), artefact.weights_sha256
+        yield from ((g.path, g.sha256) for g in self.manifest.golden)
+        if self.manifest.parity is not None:
+            yield self.manifest.parity.path, self.manifest.parity.sha256
 
     def check(self) -> None:
         """Compare every file of the bundle with the manifest.
@@ -213,16 +294,15 @@ class Bundle:
         return data
 
     def _named(self) -> Iterator[tuple[str, str]]:
-        yield from ((a.path, a.sha256) for a in self.manifest.artefacts.values())
-        yield from ((g.path, g.sha256) for g in self.manifest.golden)
+        yield from self.named()
         yield from (self.manifest.files or {}).items()
 
-    def _checked(self, path: str, sha256: str) -> Path:
+    def _checked(self, path: str, sha256: str, max_bytes: int = MAX_MODEL_BYTES) -> Path:
         file = self._placed(path)
         if not file.is_file():
-            raise BundleError(f"{file}: the manifest names this model file, but it is missing")
-        if file.stat().st_size > MAX_MODEL_BYTES:
-            raise BundleError(f"{file}: larger than {MAX_MODEL_BYTES >> 20} MiB; refused")
+            raise BundleError(f"{file}: the manifest names this file, but it is missing")
+        if file.stat().st_size > max_bytes:
+            raise BundleError(f"{file}: larger than {max_bytes >> 20} MiB; refused")
         if sha256_of(file) != sha256:
             raise _differs(file)
         return file
@@ -253,6 +333,11 @@ def bundle_files(path: Path) -> list[Path]:
                 f"{path}: more than {MAX_FILES} files or {MAX_BUNDLE_BYTES >> 30} GiB; refused"
             )
     return sorted(found)
+
+
+def weights_of(artefact: Artefact) -> str:
+    """Return the path of the weights beside an OpenVINO IR."""
+    return str(Path(artefact.path).with_suffix(".bin"))
 
 
 def _differs(file: Path) -> BundleError:

@@ -8,7 +8,7 @@ from pipeline.bundle import Artefact, Bundle
 from pipeline.errors import BundleError, ModelError
 from pipeline.onnx_graph import check_graph
 from pipeline.runtimes import Runtime
-from pipeline.types import Box, Detections, Image
+from pipeline.types import Box, Detections, Image, Tensor
 from pipeline.vision import decode
 from pipeline.vision.crop import window_at
 from pipeline.vision.geometry import centred_in
@@ -29,6 +29,7 @@ class Detector:
         artefact: the model file that runs; for records, as is ``runtime.name``.
         runtime: what runs it.
         min_score: weaker detections are dropped, 0..1.
+        outputs: what the model gave at the last call, before it was decoded.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Detector:
         self.labels = tuple(labels)
         self.artefact = artefact
         self.runtime = runtime
+        self.outputs: tuple[Tensor, ...] = ()
         self._decoder = decoder
         self.min_score = min_score
         self._box = Letterbox(*runtime.input_shape[1:3])
@@ -118,7 +120,8 @@ class Detector:
         self.runtime.close()
 
     def _infer(self) -> Detections:
-        found = self._decoder.read(self.runtime.infer(self._box.tensor), self.min_score)
+        self.outputs = self.runtime.infer(self._box.tensor)
+        found = self._decoder.read(self.outputs, self.min_score)
         if len(found) and not (found.label.min() >= 0 and found.label.max() < len(self.labels)):
             raise ModelError(
                 f"the model found the classes {sorted(set(found.label.tolist()))}, its manifest "
@@ -134,6 +137,7 @@ def open_detector(
     artefact: str | None = None,
     *,
     min_score: float = MIN_SCORE,
+    unproved: bool = False,
 ) -> Detector:
     """Assemble the detector of a bundle, check that its parts fit, and warm it up.
 
@@ -143,9 +147,11 @@ def open_detector(
         options: that plugin's Options.
         artefact: name of one of the bundle's artefacts; None takes the first that fits.
         min_score: weaker detections are dropped, 0..1.
+        unproved: run it without a green parity report; for the lab, never for a line.
 
     Raises:
-        BundleError: the bundle, its file and its manifest do not fit each other.
+        BundleError: the bundle, its file and its manifest do not fit each other, or its parity
+            report does not let this artefact run here.
         ConfigError: there is no such runtime, or its package is not installed.
         ModelError: the model cannot be loaded or fails.
     """
@@ -163,7 +169,17 @@ def open_detector(
     except (BundleError, ModelError) as error:
         runtime.close()
         raise type(error)(f"bundle '{manifest.name}', {chosen.path}: {error}") from error
+    if not unproved:
+        _require_proof(bundle, detector)
     return detector
+
+
+def _require_proof(bundle: Bundle, detector: Detector) -> None:
+    try:
+        bundle.require_proof(detector.artefact, detector.runtime.name)
+    except BundleError:
+        detector.close()
+        raise
 
 
 def _check_input(bundle: Bundle, runtime: Runtime) -> None:

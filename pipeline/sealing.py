@@ -34,11 +34,10 @@ def seal(path: Path) -> Bundle:
         BundleError: a model file or a golden picture differs from what the manifest says already.
     """
     bundle = open_bundle(path)
-    named = {a.path for a in bundle.manifest.artefacts.values()}
-    named |= {g.path for g in bundle.manifest.golden}
+    named = dict(bundle.named())
     others = [str(f.relative_to(path)) for f in bundle_files(path)]
     files = {name: sha256_of(path / name) for name in others if name not in named}
-    sealed = _rewritten(bundle, files=files)
+    sealed = rewritten(bundle, files=files)
     sealed.check()
     return sealed
 
@@ -94,7 +93,7 @@ def add_golden(path: Path, pictures: Sequence[Path]) -> Bundle:
                 path=picture, sha256=hashlib.sha256(data).hexdigest(), expect=answers[picture]
             )
         )
-    return _rewritten(bundle, golden=tuple(made), files=None)
+    return rewritten(bundle, golden=tuple(made))
 
 
 def _runnable(bundle: Bundle, name: str, artefact: Artefact) -> Detector | None:
@@ -102,14 +101,17 @@ def _runnable(bundle: Bundle, name: str, artefact: Artefact) -> Detector | None:
     for kind in artefact.runtimes:
         try:
             options = plugins.load("runtimes", kind).Options()
-            return open_detector(bundle, kind, options, artefact=name, min_score=LEAST_SCORE)
+            return open_detector(
+                bundle, kind, options, artefact=name, min_score=LEAST_SCORE, unproved=True
+            )
         except MissingExtra:
             continue
     return None
 
 
-def _rewritten(bundle: Bundle, **changes: Any) -> Bundle:
-    manifest = bundle.manifest.model_copy(update=changes)
+def rewritten(bundle: Bundle, **changes: Any) -> Bundle:
+    """Write a bundle's manifest with changes and open it; seal and signature are taken away."""
+    manifest = bundle.manifest.model_copy(update={"files": None, **changes})
     text = json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n"
     _write(bundle.path / MANIFEST, text.encode())
     (bundle.path / SIGNATURE).unlink(missing_ok=True)

@@ -107,7 +107,7 @@ def _link(bundle: Bundle) -> None:
     ("harm", "said"),
     [
         (_swap, "do not match the manifest"),
-        (_remove, "names this model file, but it is missing"),
+        (_remove, "names this file, but it is missing"),
         (_link, "must lie inside its bundle; no links"),
     ],
 )
@@ -131,6 +131,28 @@ def test_a_file_outside_the_bundle_is_refused(tmp_path: Path, path: str) -> None
     bundle = opened(tmp_path / "bundle", page)
     with pytest.raises(BundleError, match="must lie inside"):
         bundle.checked_file(bundle.artefact_for("onnx"))
+
+
+def test_the_weights_of_an_ir_are_hashed_as_the_ir_is(tmp_path: Path) -> None:
+    page = manifest()
+    page["artefacts"]["fp32"] |= {
+        "path": "tiny.xml",
+        "weights_sha256": hashlib.sha256(b"more").hexdigest(),
+    }
+    (tmp_path / "tiny.xml").write_bytes(WEIGHTS)
+    (tmp_path / "tiny.bin").write_bytes(b"more")
+    bundle = opened(tmp_path, page)
+    artefact = bundle.artefact_for("openvino")
+    assert bundle.checked_file(artefact).name == "tiny.xml"
+    (tmp_path / "tiny.bin").write_bytes(b"less")
+    with pytest.raises(BundleError, match=r"tiny\.bin: its bytes do not match"):
+        bundle.checked_file(artefact)
+
+
+def test_an_ir_without_the_hash_of_its_weights_is_refused(tmp_path: Path) -> None:
+    page = manifest()
+    page["artefacts"]["fp32"]["path"] = "tiny.xml"
+    assert "needs the weights_sha256" in refused(tmp_path, page)
 
 
 def _with(**changes: Any) -> Page:

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.cli.bundles import is_permissive
+from tests import tiny
 from tests.conftest import REPOSITORY
 
 CONFIG_EXIT, BUNDLE_EXIT, UNREACHABLE_EXIT, DISK_EXIT = 78, 78, 69, 74
@@ -199,3 +201,36 @@ def test_every_command_teaches_itself(tmp_path: Path) -> None:
         done = lineguard(command, "--help", home=tmp_path)
         assert done.returncode == 0
         assert "Usage" in done.stdout
+
+
+def test_a_deploy_gate_ends_with_1_on_a_licence_that_is_not_permissive(tmp_path: Path) -> None:
+    boards = REPOSITORY / "models" / "boards-n"
+    assert lineguard("models", "info", boards, home=tmp_path).returncode == 0
+    done = lineguard("models", "info", boards, "--require-permissive", home=tmp_path)
+    assert done.returncode == 1
+    assert "'AGPL-3.0 License" in done.stderr
+    tiny.bundle(tmp_path, licence="Apache-2.0")
+    assert (
+        lineguard("models", "info", tmp_path, "--require-permissive", home=tmp_path).returncode == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("licence", "expected"),
+    [
+        ("MIT", True),
+        ("Apache-2.0 (weights trained by ourselves)", True),
+        ("AGPL-3.0 License (https://ultralytics.com/license)", False),
+        ("MITRE", False),
+        ("not MIT", False),
+        ("unknown", False),
+        ("", False),
+    ],
+)
+def test_a_licence_counts_as_permissive_by_its_spdx_id_only(licence: str, expected: bool) -> None:
+    assert is_permissive(licence) is expected
+
+
+def test_a_waiver_needs_a_reason_and_a_name(tmp_path: Path) -> None:
+    done = lineguard("lab", "parity", tmp_path, "--waive", "because", home=tmp_path)
+    assert (done.returncode, "belong together" in done.stderr) == (CONFIG_EXIT, True)

@@ -198,7 +198,34 @@ def test_the_raw_head_loses_doubles_within_a_class_only() -> None:
     assert boxes_ == [[6, 7, 14, 15], [6, 6, 14, 14], [38, 38, 42, 42]]
 
 
-@pytest.mark.parametrize("name", ["yolo", "yolo-e2e"])
+def test_corners_are_read_as_corners() -> None:
+    outputs = raw((6, 7, 14, 15, 0.6, 0.0), (6, 8, 14, 16, 0.9, 0.1), (38, 38, 42, 42, 0.1, 0.3))
+    found = decoder("yolo-xyxy").read(outputs, 0.3)
+    assert as_lists(found) == ([[6, 8, 14, 16], [38, 38, 42, 42]], [0.9, 0.3], [0, 1])
+    assert decoder("yolo-xyxy").classes(outputs) == 2
+
+
+def test_a_yolox_head_multiplies_that_something_is_there_with_what_it_is() -> None:
+    rows = [
+        (10, 11, 8, 8, 0.9, 0.5, 1.0),
+        (10, 12, 8, 8, 0.8, 0.1, 0.9),
+        (40, 40, 4, 4, 0.5, 0.5, 0),
+    ]
+    outputs = (np.array(rows, np.float32)[None],)
+    found = decoder("yolox").read(outputs, 0.25)
+    assert as_lists(found) == ([[6, 7, 14, 15], [38, 38, 42, 42]], [0.9, 0.25], [1, 0])
+    assert decoder("yolox").classes(outputs) == 2
+
+
+@pytest.mark.parametrize("place", [4, 5])
+def test_a_yolox_head_with_scores_outside_0_to_1_is_refused(place: int) -> None:
+    tensor = np.zeros((1, 3, 7), np.float32)
+    tensor[0, 1, place] = 20
+    with pytest.raises(ModelError, match="right decoder"):
+        decoder("yolox").read((tensor,), 0.5)
+
+
+@pytest.mark.parametrize("name", ["yolo", "yolo-xyxy", "yolo-e2e"])
 def test_nothing_found_is_an_empty_answer(name: str) -> None:
     outputs = (np.zeros((1, 6, 6), np.float32),)
     found = decoder(name).read(outputs, 0.5)
@@ -222,6 +249,8 @@ def test_a_flood_of_candidates_is_bounded() -> None:
         ("yolo-e2e", ()),
         ("yolo-e2e", (np.zeros((1, 3, 6), np.float32),) * 2),
         ("yolo", (np.zeros((1, 4, 9), np.float32),)),
+        ("yolo-xyxy", (np.zeros((1, 4, 9), np.float32),)),
+        ("yolox", (np.zeros((1, 9, 5), np.float32),)),
         ("yolo", (np.zeros((1, 6, 9), np.float16),)),
     ],
 )
@@ -252,8 +281,8 @@ def test_scores_outside_0_to_1_are_refused(name: str, score: float) -> None:
 
 
 def test_an_unknown_decoder_names_the_known_ones() -> None:
-    with pytest.raises(BundleError, match=r"'yolox'.*yolo, yolo-e2e"):
-        decoder("yolox")
+    with pytest.raises(BundleError, match=r"'detr'.*yolo, yolo-e2e, yolo-xyxy, yolox"):
+        decoder("detr")
 
 
 # --- draw

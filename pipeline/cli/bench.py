@@ -25,7 +25,7 @@ def bench(
     """
     opened = open_bundle(bundle or shipped("models/boards-n"))
     options = plugins.load("runtimes", runtime).Options()
-    detector = open_detector(opened, runtime, options)
+    detector = open_detector(opened, runtime, options, unproved=True)
     with Counted("bench", "rounds") as shown:
         figures = benches.bench(detector, pictures, shown.progress)
     detector.close()

@@ -13,11 +13,22 @@ from pipeline import config as station_file
 from pipeline import sealing, signing
 from pipeline.assembly import open_model
 from pipeline.bundle import MANIFEST, Bundle, open_bundle
-from pipeline.cli.output import JsonFile, Rate, console, said_to_people, write_json
+from pipeline.cli.output import (
+    JsonFile,
+    Rate,
+    console,
+    error_console,
+    said_to_people,
+    write_json,
+)
 from pipeline.detector import Detector
 from pipeline.drill import DAMAGES, drill
-from pipeline.errors import ConfigError
+from pipeline.errors import BundleError, ConfigError
 from pipeline.shipped import shipped
+
+PERMISSIVE = frozenset(
+    ("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "ISC", "MIT", "Unlicense")
+)
 
 app = typer.Typer(
     help="List model bundles; look into one; sign, verify and test one.", no_args_is_help=True
@@ -53,9 +64,16 @@ def list_bundles(
 @app.command()
 def info(
     bundle: Folder,
+    require_permissive: Annotated[
+        bool,
+        typer.Option(help="End with 1 unless the weights' licence lets you keep your code closed."),
+    ] = False,
     json: JsonFile = None,
 ) -> None:
-    """Show a bundle after checking every file of it against the manifest."""
+    """Show a bundle after checking every file of it against the manifest.
+
+    JSON keys: sha256, permissive, proved, and those of the manifest.
+    """
     opened = open_bundle(bundle)
     people = said_to_people(json)
     m = opened.manifest
@@ -74,7 +92,16 @@ def info(
         people.print(f"  {label}: fail from {threshold.fail}, unsure from {threshold.unsure}")
     for data in m.data:
         people.print(f"  data: {', '.join(f'{k}: {v}' for k, v in data.items())}")
-    write_json(_figures(opened), json)
+    proved = _proved(opened)
+    people.print(f"  parity: {proved or 'green, every artefact decides as the reference does'}")
+    figures = _figures(opened)
+    write_json(figures, json)
+    if require_permissive and not figures["permissive"]:
+        error_console.print(
+            f"bundle '{m.name}': the licence of its weights, '{m.licence}', is not permissive; "
+            f"deploy a bundle under one of: {', '.join(sorted(PERMISSIVE))}"
+        )
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -245,4 +272,29 @@ def _copy(bundle: Path, to: Path) -> None:
 
 
 def _figures(bundle: Bundle) -> dict[str, object]:
-    return {"sha256": bundle.sha256, **bundle.manifest.model_dump(mode="json")}
+    return {
+        "sha256": bundle.sha256,
+        "permissive": is_permissive(bundle.manifest.licence),
+        "proved": _proved(bundle) is None,
+        **bundle.manifest.model_dump(mode="json"),
+    }
+
+
+def is_permissive(licence: str) -> bool:
+    """Say whether a licence, named by its SPDX id at the start, is one of PERMISSIVE."""
+    return licence.partition(" ")[0] in PERMISSIVE
+
+
+def _proved(bundle: Bundle) -> str | None:
+    """Return why not every artefact may run where the report looked, or None if each may."""
+    try:
+        report = bundle.report()
+    except BundleError as error:
+        return str(error)
+    refusals = (
+        f"{name}: {why}"
+        for name, checked in report.artefacts.items()
+        for run in checked.runs
+        if (why := checked.refusal(run)) is not None
+    )
+    return next(refusals, None)

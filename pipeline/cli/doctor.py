@@ -98,6 +98,7 @@ def _models() -> list[Finding]:
             bundle = open_bundle(folder)
             for artefact in bundle.manifest.artefacts.values():
                 bundle.checked_file(artefact)
+            bundle.report()
             findings.append(Finding(f"model {folder.name}", True, "every file fits its manifest"))
         except LineguardError as error:
             findings.append(

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from pipeline import plugins
@@ -16,17 +17,22 @@ from pipeline.cli.output import (
     said_to_people,
     write_json,
 )
+from pipeline.config import load
 from pipeline.detector import open_detector
 from pipeline.errors import ConfigError
 from pipeline.lab import evaluate as evaluation
 from pipeline.lab import synth as drawing
+from pipeline.proof import REPORT, Report
 from pipeline.quality.intervals import Share
+
+MAX_FLIPS_SHOWN = 20
 
 app = typer.Typer(help="Draw data, train, export and evaluate models.", no_args_is_help=True)
 synth = typer.Typer(help="Draw bare boards with defects of known size.", no_args_is_help=True)
 app.add_typer(synth, name="synth")
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="A folder that is not there yet, or empty.")]
+Tensorrt = Annotated[bool, typer.Option(help="Make artefacts for TensorRT too.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same bytes.")]
 
 
@@ -139,21 +145,140 @@ def export(
     data: Annotated[Path, typer.Option(help="data.yaml: thresholds from val, figures from test.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")],
     good: Annotated[Path | None, typer.Option(help="Folder of defect-free pictures.")] = None,
+    tensorrt: Tensorrt = False,
     json: JsonFile = None,
 ) -> None:
-    """Export a trained detector to a bundle: ONNX, thresholds, measured figures, model card.
+    """Export a trained detector to a bundle: artefacts, thresholds, figures, parity, model card.
 
-    JSON keys: parity, metrics (as of evaluate).
+    JSON keys: torch, metrics (as of evaluate), parity (as of lab parity).
     """
     from pipeline.lab.release import release  # torch loads for seconds
 
     with Counted("export", "pictures") as shown:
-        done = release(weights, recipe, data, out, good, shown.progress)
+        done = release(weights, recipe, data, out, good, _variants(tensorrt), shown.progress)
     people = said_to_people(json)
-    people.print(f"{out}: {done.parity}")
+    people.print(f"{out}: {done.torch}")
     for name, figures in done.metrics.items():
         people.print(f"{name}: mAP50 {figures['map50']:.4f}, mAP50-95 {figures['map50_95']:.4f}")
-    write_json({"parity": str(done.parity), "metrics": done.metrics}, json)
+    _print_report(people, done.parity)
+    figures = {
+        "torch": str(done.torch),
+        "metrics": done.metrics,
+        "parity": done.parity.model_dump(mode="json"),
+    }
+    write_json(figures, json)
+
+
+@app.command()
+def shrink(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle; it is changed.")],
+    data: Annotated[Path, typer.Option(help="data.yaml: INT8 from train, parity on val and test.")],
+    good: Annotated[Path | None, typer.Option(help="Folder of defect-free pictures.")] = None,
+    tensorrt: Tensorrt = False,
+    json: JsonFile = None,
+) -> None:
+    """Add half-float and INT8 artefacts to a bundle; those stay that decide as its fp32 one does.
+
+    The last step of lab export, for a bundle that is there already. JSON keys: as of lab parity.
+    """
+    from pipeline.lab.datasets import read_dataset
+    from pipeline.lab.release import with_variants
+
+    opened = open_bundle(bundle)
+    with Counted("parity", "pictures") as shown:
+        report = with_variants(
+            opened, read_dataset(data), good, _variants(tensorrt), shown.progress
+        )
+    _print_report(said_to_people(json), report)
+    write_json(report.model_dump(mode="json"), json)
+
+
+def _variants(tensorrt: bool) -> Any:
+    from pipeline.lab.variants import FOR_PROCESSORS, FOR_TENSORRT
+
+    return (*FOR_PROCESSORS, *FOR_TENSORRT) if tensorrt else FOR_PROCESSORS
+
+
+@app.command()
+def parity(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle.")],
+    data: Annotated[
+        Path | None, typer.Option(help="data.yaml; its val and test are looked at.")
+    ] = None,
+    good: Annotated[Path | None, typer.Option(help="Folder of defect-free pictures.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Station file: compare on the runtime it names, as set.")
+    ] = None,
+    waive: Annotated[
+        str | None, typer.Option(help="Why verdicts may flip all the same; needs --by.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Who answers for it.")] = None,
+    json: JsonFile = None,
+) -> None:
+    """Compare every artefact of a bundle, on every runtime here, with the fp32 reference.
+
+    With --data or --good the report becomes a file of the bundle: a station runs what is green in
+    it, and nothing else. Without, drawn boards are looked at and nothing is written. Ends with 1 if
+    a verdict flips or anything else is beyond its limit.
+
+    JSON keys: ok, flips, artefacts.NAME.runs.RUNTIME.ok|flips|failures|figures,
+    artefacts.NAME.skipped|waivers, reference, pictures, contract_sha256, withdrawn, made_with.
+    """
+    from pipeline.lab import prove
+    from pipeline.lab.datasets import read_dataset
+
+    if (waive is None) is not (by is None):
+        raise ConfigError("--waive and --by belong together: a reason, and who answers for it")
+    opened = open_bundle(bundle)
+    frozen = prove.frozen_set(opened, read_dataset(data) if data else None, good)
+    choices = []
+    if config is not None:
+        named = load(config).runtime
+        choices.append(prove.RuntimeChoice(named.kind, named.options))
+    with Counted("parity", "pictures") as shown:
+        report = prove.prove(opened, frozen, choices, shown.progress)
+    people = said_to_people(json)
+    if data is not None or good is not None:
+        report = prove.with_earlier(opened, report)
+        report = prove.waived(report, by, waive) if by and waive else report
+        prove.keep(opened, report)
+        people.print(f"{opened.path / REPORT}: written; its hash is in the manifest")
+    _print_report(people, report)
+    write_json(report.model_dump(mode="json"), json)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _print_report(people: Console, report: Report) -> None:
+    table = Table("artefact", "runtime", "flips", "boxes without twin", "mAP50-95 lost", "speed")
+    for name, checked in report.artefacts.items():
+        for run, found in checked.runs.items():
+            figures = found.figures
+            if not figures:
+                table.add_row(name, run, "failed", "", "", "")
+                continue
+            unmatched, speed = figures["boxes"]["unmatched"], figures["latency"]["speed_up_median"]
+            lost = figures.get("map50_95_lost")
+            table.add_row(
+                name,
+                run,
+                str(len(found.flips)),
+                f"{unmatched['count']} of {unmatched['of']}",
+                "-" if lost is None else f"{lost:.4f}",
+                f"{speed:.2f} x",
+            )
+    people.print(table)
+    for name, checked in report.artefacts.items():
+        for run, found in checked.runs.items():
+            for why in found.failures:
+                people.print(f"{name} on {run}: {why}", style="red")
+            for flip in found.flips[:MAX_FLIPS_SHOWN]:
+                people.print(f"{name} on {run}: {flip.picture}: {flip.reference} became {flip.got}")
+        for kind, why in checked.skipped.items():
+            people.print(f"{name} on {kind}: not compared: {why}", style="dim")
+    for what, why in report.withdrawn.items():
+        people.print(f"withdrawn: {what}: {why}", style="yellow")
+    people.print("green" if report.ok else "RED", style="bold green" if report.ok else "bold red")
 
 
 @app.command()
@@ -176,7 +301,9 @@ def evaluate(
 
     opened = open_bundle(bundle)
     options = plugins.load("runtimes", runtime).Options()
-    detector = open_detector(opened, runtime, options, artefact, min_score=evaluation.LEAST_SCORE)
+    detector = open_detector(
+        opened, runtime, options, artefact, min_score=evaluation.LEAST_SCORE, unproved=True
+    )
     with Counted("evaluate", "pictures") as shown:
         figures = evaluation.evaluate(
             opened, read_dataset(data), part, detector, good, shown.progress

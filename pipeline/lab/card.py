@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.bundle import Bundle
+from pipeline.proof import Report
 
 CARD = "README.md"
 
@@ -18,8 +19,11 @@ def card(bundle: Bundle) -> str:
         f"Licence of the weights: {m.licence}. Decoder: `{m.decoder}`.",
         _table(
             "Files",
-            ("artefact", "file", "precision", "runtimes"),
-            [(name, a.path, a.precision, ", ".join(a.runtimes)) for name, a in m.artefacts.items()],
+            ("artefact", "file", "MB", "precision", "runtimes"),
+            [
+                (name, a.path, f"{bundle.size_of(a) / 1e6:.1f}", a.precision, ", ".join(a.runtimes))
+                for name, a in m.artefacts.items()
+            ],
         ),
         _table(
             "Thresholds, chosen on the validation part",
@@ -32,6 +36,7 @@ def card(bundle: Bundle) -> str:
             [(d.get("name"), d.get("source"), d.get("licence")) for d in m.data],
         ),
         *[_metrics(name, figures) for name, figures in m.metrics.items()],
+        *([] if m.parity is None else [_parity(bundle.report())]),
         _table("Made with", ("what", "value"), sorted(_flat(m.made_with))),
     ]
     return "\n\n".join(parts) + "\n"
@@ -56,6 +61,40 @@ def _metrics(name: str, figures: dict[str, Any]) -> str:
         + "\n\n"
         + _rows(("whole pictures", "share, 95 % interval"), shares)
     )
+
+
+def _parity(report: Report) -> str:
+    """Return how far each artefact is from the reference, and how fast, measured in one run."""
+    rows = [
+        (
+            name,
+            run,
+            len(found.flips),
+            "{count} of {of}".format(**found.figures["boxes"]["unmatched"]),
+            f"{found.figures['boxes']['score_mean']:.4f}",
+            _signed(found.figures.get("map50_95_lost")),
+            f"{found.figures['latency']['ms_median']:.1f}",
+            f"{found.figures['latency']['speed_up_median']:.2f}",
+        )
+        for name, checked in report.artefacts.items()
+        for run, found in checked.runs.items()
+        if found.figures
+    ]
+    head = ("artefact", "on", "flips", "no twin", "score off", "mAP50-95", "ms", "speed-up")
+    sets = ", ".join(f"{count} of {name}" for name, count in report.pictures["sets"].items())
+    parts = [
+        _table("Parity with the reference", head, rows),
+        f"Reference: {report.reference['artefact']} on {report.reference['run']}. "
+        f"Pictures: {sets}. Flips are pictures whose verdict differs; times are medians of "
+        f"window, runtime and decoder, in turns, on {report.made_with['machine']}.",
+    ]
+    if report.withdrawn:
+        parts.append(_rows(("does not ship", "why"), list(report.withdrawn.items())))
+    return "\n\n".join(parts)
+
+
+def _signed(lost: float | None) -> str:
+    return "-" if lost is None else f"{-lost + 0.0:+.4f}"
 
 
 def _flat(values: dict[Any, Any], prefix: str = "") -> list[tuple[str, str]]:

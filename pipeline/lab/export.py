@@ -17,6 +17,7 @@ from pipeline.bundle import MANIFEST, Artefact, Input, Manifest, Threshold, sha2
 from pipeline.errors import ConfigError, ModelError
 from pipeline.lab import torch_env
 from pipeline.lab.graph import bake_input
+from pipeline.lab.pictures import random_pictures
 from pipeline.plugins import vendor
 from pipeline.runtimes import onnx as onnx_runtime
 from pipeline.types import Detections, Image, Tensor
@@ -182,18 +183,6 @@ def _distance(these: Detections, others: Detections) -> tuple[float, float]:
     return float(box), float(np.abs(these.score - others.score[twin]).max())
 
 
-def random_pictures(size: tuple[int, int], count: int = 2, seed: int = 1) -> list[Image]:
-    """Return pictures (H, W, 3) of noise at several scales, the same on every call."""
-    random = np.random.default_rng(seed)
-    made = []
-    for _ in range(count):
-        coarse = random.integers(0, 256, (size[0] // 16, size[1] // 16, 3), dtype=np.uint8)
-        blocks = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_NEAREST)
-        fine = random.integers(0, 64, blocks.shape, dtype=np.uint8)
-        made.append(np.asarray(cv2.add(blocks, fine), np.uint8))
-    return made
-
-
 def _read(pictures: Sequence[Path]) -> list[Image]:
     read = []
     for file in pictures:
@@ -241,7 +230,7 @@ def _torch_answers(
     network.end2end = True
     answers = []
     with torch.no_grad():
-        for tensor in _tensors(samples, size):
+        for tensor in tensors_of(samples, size):
             rgb = np.ascontiguousarray(tensor[..., ::-1].transpose(0, 3, 1, 2))
             output = network(torch.from_numpy(rgb).float() / 255)
             answers.append(_decoded(output[0] if isinstance(output, tuple) else output))
@@ -251,17 +240,17 @@ def _torch_answers(
 def _onnx_answers(file: Path, samples: Sequence[Image], size: tuple[int, int]) -> list[Detections]:
     runtime = onnx_runtime.create(onnx_runtime.Options(), file)
     try:
-        return [_decoded(runtime.infer(tensor)[0]) for tensor in _tensors(samples, size)]
+        return [_decoded(runtime.infer(tensor)[0]) for tensor in tensors_of(samples, size)]
     finally:
         runtime.close()
 
 
-def _tensors(samples: Sequence[Image], size: tuple[int, int]) -> Iterable[Tensor]:
+def tensors_of(samples: Sequence[Image], size: tuple[int, int]) -> Iterable[Tensor]:
     """Yield the model's input for each picture, made by the station's own letterbox."""
     box = Letterbox(*size)
     for sample in samples:
         box.window(sample)
-        yield box.tensor
+        yield box.tensor.copy()
 
 
 def _decoded(output: Any) -> Detections:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import MANIFEST, Manifest, Threshold, open_bundle
+from pipeline.bundle import Bundle, Threshold, open_bundle
 from pipeline.detector import open_detector
 from pipeline.errors import ConfigError
 from pipeline.lab import card, thresholds
-from pipeline.lab.datasets import read_dataset
+from pipeline.lab.datasets import Dataset, read_dataset
 from pipeline.lab.evaluate import LEAST_SCORE, evaluate, look
 from pipeline.lab.export import Parity, export_bundle
+from pipeline.lab.prove import frozen_set, keep, prove, rewrite, without_red
 from pipeline.lab.train import read_recipe
+from pipeline.lab.variants import FOR_PROCESSORS, Variant, add_variants
 from pipeline.plugins import load
+from pipeline.proof import Report
 
 RUNTIME = "onnx"
 COMPARED = 8
@@ -27,8 +30,9 @@ COMPARED = 8
 class Release:
     """What a release measured."""
 
-    parity: Parity
+    torch: Parity
     metrics: dict[str, Any]
+    parity: Report
 
 
 def release(
@@ -37,6 +41,7 @@ def release(
     data: Path,
     out: Path,
     good: Path | None = None,
+    variants: Sequence[Variant] = FOR_PROCESSORS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Release:
     """Write a bundle: thresholds chosen on the data set's val, figures measured on its test.
@@ -45,6 +50,7 @@ def release(
         weights: checkpoint (.pt); ``made_with.json`` of the run is taken up if it lies beside.
         recipe: the training recipe; its ``bundle`` section names the bundle and its data.
         good: folder of defect-free pictures, or None.
+        variants: smaller artefacts to make; those ship that decide as the fp32 one does.
 
     Raises:
         ConfigError: the recipe has no bundle section, or an argument is wrong.
@@ -69,13 +75,39 @@ def release(
     _choose_thresholds(out, dataset.pictures("val"), progress)
     bundle = open_bundle(out)
     detector = open_detector(
-        bundle, RUNTIME, load("runtimes", RUNTIME).Options(), min_score=LEAST_SCORE
+        bundle,
+        RUNTIME,
+        load("runtimes", RUNTIME).Options(),
+        min_score=LEAST_SCORE,
+        unproved=True,
     )
     figures = evaluate(bundle, dataset, "test", detector, good, progress)
     metrics = {figures["set"]: figures | {"runtime": detector.runtime.name}}
-    _rewrite(out, bundle.manifest, metrics=metrics)
-    (out / card.CARD).write_text(card.card(open_bundle(out)), encoding="utf-8")
-    return Release(parity, metrics)
+    bundle = rewrite(bundle, metrics=metrics)
+    report = with_variants(bundle, dataset, good, variants, progress)
+    return Release(parity, metrics, report)
+
+
+def with_variants(
+    bundle: Bundle,
+    dataset: Dataset,
+    good: Path | None = None,
+    variants: Sequence[Variant] = FOR_PROCESSORS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Add variants to a bundle, prove all, keep what is green, and write the card.
+
+    Raises:
+        ConfigError: an argument is wrong.
+        ModelError: the reference fails, or cannot be quantised.
+    """
+    bundle, missing = add_variants(bundle, dataset, variants)
+    report = prove(bundle, frozen_set(bundle, dataset, good), progress=progress)
+    report = report.model_copy(update={"withdrawn": missing})
+    manifest, report = without_red(bundle.manifest, report)
+    bundle = keep(rewrite(bundle, artefacts=manifest.artefacts), report)
+    (bundle.path / card.CARD).write_text(card.card(bundle), encoding="utf-8")
+    return report
 
 
 def _choose_thresholds(
@@ -83,17 +115,11 @@ def _choose_thresholds(
 ) -> None:
     bundle = open_bundle(out)
     detector = open_detector(
-        bundle, RUNTIME, load("runtimes", RUNTIME).Options(), min_score=LEAST_SCORE
+        bundle, RUNTIME, load("runtimes", RUNTIME).Options(), min_score=LEAST_SCORE, unproved=True
     )
     looked = look(pictures, detector, progress)
     chosen = thresholds.choose(looked, bundle.manifest.labels)
-    _rewrite(out, bundle.manifest, thresholds=chosen)
-
-
-def _rewrite(out: Path, manifest: Manifest, **changes: Any) -> None:
-    changed = manifest.model_copy(update=changes)
-    text = json.dumps(changed.model_dump(mode="json"), indent=1) + "\n"
-    (out / MANIFEST).write_text(text, encoding="utf-8")
+    rewrite(bundle, thresholds=chosen)
 
 
 def _made_with(weights: Path) -> dict[str, Any]:

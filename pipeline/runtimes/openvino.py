@@ -63,11 +63,11 @@ def create(options: Options, model: Path) -> OpenvinoRuntime:
             is not there.
         BundleError: the model's input is not uint8 (1, H, W, 3).
     """
-    _silence_telemetry()
+    silence_telemetry()
     return OpenvinoRuntime(vendor("openvino", "openvino"), options, model)
 
 
-def _silence_telemetry() -> None:
+def silence_telemetry() -> None:
     """Keep OpenVINO from reporting its import to Google Analytics, which it does unasked.
 
     It imports ``openvino_telemetry`` if it can, writes a client id to ~/intel and sends an event;
@@ -87,7 +87,7 @@ def _open(ov: ModuleType, options: Options, model: Path) -> Any:
         )
     try:
         # From bytes: weights in a second file, which no hash covers, are refused. An IR has its
-        # weights in a second file by nature.
+        # weights in a second file by nature, and the manifest has the hash of that too.
         source = model if model.suffix == ".xml" else model.read_bytes()
         return core.compile_model(core.read_model(source), options.device, _settings(options))
     except OSError as error:

@@ -60,19 +60,50 @@ def _read_e2e(outputs: Outputs, min_score: float) -> Detections:
 def _read_raw(outputs: Outputs, min_score: float) -> Detections:
     """Read float32 (1, 4 + classes, n): cx, cy, w, h and a score per class; drop doubles."""
     rows = _one_finite(outputs, "(1, 4 + classes, n)", lambda s: s[1] > 4)
-    best = rows[4:].max(axis=0)
+    return _strongest(_corners(rows[:4]), rows[4:], min_score)
+
+
+def _read_raw_xyxy(outputs: Outputs, min_score: float) -> Detections:
+    """Read float32 (1, 4 + classes, n): x0, y0, x1, y1 and a score per class; drop doubles."""
+    rows = _one_finite(outputs, "(1, 4 + classes, n)", lambda s: s[1] > 4)
+    return _strongest(rows[:4], rows[4:], min_score)
+
+
+def _read_yolox(outputs: Outputs, min_score: float) -> Detections:
+    """Read float32 (1, n, 5 + classes): cx, cy, w, h, whether anything is there, and what.
+
+    The score of a class is the product of both.
+    """
+    rows = _one_finite(outputs, "(1, n, 5 + classes)", lambda s: s[2] > 5).T
+    _check_scores(rows[4])
+    _check_scores(rows[5:].max(axis=0))
+    return _strongest(_corners(rows[:4]), rows[4] * rows[5:], min_score)
+
+
+def _corners(boxes: Tensor) -> Tensor:
+    """Return (4, n) of cx, cy, w, h as x0, y0, x1, y1."""
+    half = boxes[2:4] / 2
+    return np.concatenate([boxes[:2] - half, boxes[:2] + half])
+
+
+def _strongest(boxes: Tensor, scores: Tensor, min_score: float) -> Detections:
+    """Return what is found, the strongest class of each box, without doubles.
+
+    Args:
+        boxes: (4, n), x0, y0, x1, y1.
+        scores: (classes, n).
+    """
+    best = scores.max(axis=0)
     _check_scores(best)
     candidates = np.flatnonzero(best >= min_score)
     if len(candidates) > MAX_CANDIDATES:
         strongest = np.argpartition(-best[candidates], MAX_CANDIDATES)[:MAX_CANDIDATES]
         candidates = candidates[strongest]
-    rows, score = rows[:, candidates], best[candidates]
-    label = rows[4:].argmax(axis=0).astype(np.int32)
-    corner = rows[:2] - rows[2:4] / 2
-    xywh = np.concatenate([corner, rows[2:4]]).T
+    score, label = best[candidates], scores[:, candidates].argmax(axis=0).astype(np.int32)
+    xyxy = np.ascontiguousarray(boxes[:, candidates].T)
+    xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
     kept = _without_doubles(xywh, score, label)
-    xyxy = np.concatenate([corner, corner + rows[2:4]]).T
-    return Detections(np.ascontiguousarray(xyxy[kept]), score[kept], label[kept])
+    return Detections(xyxy[kept], score[kept], label[kept])
 
 
 def _without_doubles(xywh: Any, score: Any, label: Any) -> Tensor:
@@ -111,4 +142,6 @@ def _check_scores(score: Tensor) -> None:
 _DECODERS = {
     "yolo": Decoder(_read_raw, lambda outputs: int(outputs[0].shape[1]) - 4),
     "yolo-e2e": Decoder(_read_e2e, lambda outputs: None),
+    "yolo-xyxy": Decoder(_read_raw_xyxy, lambda outputs: int(outputs[0].shape[1]) - 4),
+    "yolox": Decoder(_read_yolox, lambda outputs: int(outputs[0].shape[2]) - 5),
 }

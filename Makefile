@@ -25,9 +25,10 @@ bench: $(VENV)/station.stamp  ## how fast the station is on this machine
 clean:
 	rm -rf $(VENV) runs
 
-$(VENV)/station.stamp: pyproject.toml
+$(VENV)/station.stamp: pyproject.toml deploy/station/slim.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(STATION_EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[$(STATION_EXTRAS)]'
+	$(BIN)/python deploy/station/slim.py
 	touch $@
 
 # The constraints keep torch to the processor: the newest one brings gigabytes of CUDA.

@@ -13,7 +13,7 @@ from pipeline.cli.output import JsonFile, said_to_people, write_json
 from pipeline.errors import LineguardError
 from pipeline.shipped import shipped
 
-REQUIRED = ("numpy", "opencv-python", "paho-mqtt", "pydantic", "PyYAML", "typer")
+REQUIRED = ("numpy", "opencv-python-headless", "paho-mqtt", "pydantic", "PyYAML", "typer")
 RUNTIMES = {
     "onnxruntime": "pip install 'lineguard[cpu]'",
     "onnxruntime-gpu": "pip install 'lineguard[gpu]'",
@@ -21,7 +21,7 @@ RUNTIMES = {
 }
 OPTIONAL = {
     "iotcore": "pip install 'lineguard[demo]'  (broker of the demo)",
-    "ultralytics": "pip install 'lineguard[lab]'  (training and export)",
+    "ultralytics-opencv-headless": "pip install 'lineguard[lab]'  (training and export)",
 }
 LEAST_FREE_GB = 1.0
 

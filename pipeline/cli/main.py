@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 app.command(name="demo")(demo.demo)
 app.command(name="run")(run.run)
+app.command(name="health")(run.check_health)
 app.command(name="replay")(replay.replay)
 app.command(name="doctor")(doctor.doctor)
 app.command(name="bench")(bench.bench)

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 LOCKS = REPOSITORY / "deploy" / "locks"
 sys.path.insert(0, str(REPOSITORY / "deploy" / "station"))
 
-import target as targets  # noqa: E402
+import table  # noqa: E402
 
 MARK = "# requirements sha256: "
 ARM = "aarch64-manylinux_2_28"
@@ -68,8 +68,8 @@ def _number(version: str) -> tuple[int, ...]:
 
 def main(names: list[str]) -> None:
     """Make the locks of these targets, or of all."""
-    project = targets.read(REPOSITORY / "pyproject.toml")["project"]
-    for name, target in targets.read().items():
+    project = table.read(REPOSITORY / "pyproject.toml")["project"]
+    for name, target in table.read(table.FILES["targets"]).items():
         if not names or name in names:
             make(name, target, project)
 

@@ -14,7 +14,8 @@ install.sh --uninstall [--purge] [--root DIR]
   --offline WHEELHOUSE  take every package from this folder and use no network (make it with
                         deploy/station/wheelhouse.sh); every hash is checked all the same
   --wheel FILE          lineguard as a wheel; without it, it is built from this checkout
-  --no-units            leave out units, udev rules and the like, for container images
+  --no-units            for container images: leave out units, udev rules and the like, and the
+                        target's system packages, which the image's recipe brings
   --dry-run             say what would be done
   --uninstall           remove the program and its units; configuration and records stay
   --purge               with --uninstall: remove configuration, keys and records too
@@ -98,7 +99,9 @@ check_system() {
 
 system_packages() {
 	local missing=() package
-	IFS=, read -ra wanted <<<"python3-venv${units:+,openssl}${TARGET_APT:+,$TARGET_APT}"
+	local list=python3-venv
+	[[ -z "$units" ]] || list+=",openssl${TARGET_APT:+,$TARGET_APT}"
+	IFS=, read -ra wanted <<<"$list"
 	for package in "${wanted[@]}"; do
 		# shellcheck disable=SC2016 # dpkg-query's own placeholder
 		[[ "$(inside dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" == installed ]] ||
@@ -307,8 +310,8 @@ uninstall() {
 
 root=${root%/}
 if [[ "$action" == install ]]; then
-	[[ -n "$target" ]] || fail 2 "--target is needed; one of: $(python3 "$here/target.py")"
-	described=$(python3 "$here/target.py" "$target" 2>&1) || fail 2 "$described"
+	[[ -n "$target" ]] || fail 2 "--target is needed; one of: $(python3 "$here/table.py" targets)"
+	described=$(python3 "$here/table.py" targets "$target" 2>&1) || fail 2 "$described"
 	eval "$described"
 	[[ -z "$offline" || -d "$offline" ]] || fail 2 "$offline: no such wheelhouse"
 fi

@@ -12,7 +12,7 @@ fail() {
 	exit 2
 }
 (($# == 3)) || fail "usage: wheelhouse.sh TARGET PYTHON FOLDER"
-described=$(python3 "$here/target.py" "$1" 2>&1) || fail "$described"
+described=$(python3 "$here/table.py" targets "$1" 2>&1) || fail "$described"
 eval "$described"
 [[ ",$TARGET_PYTHON," == *",$2,"* ]] || fail "the target '$1' is for Python $TARGET_PYTHON, not $2"
 case "$TARGET_ARCH" in

@@ -12,30 +12,24 @@ from pipeline.cli.output import JsonFile, line_of, said_to_people, write_json
 from pipeline.clock import SystemClock
 from pipeline.errors import PublishError
 from pipeline.replay import frames, latency
-from pipeline.supervision import Supervision, judge
 
 
 def run(
     config: Annotated[Path, typer.Argument(help="The station file.")],
     json: JsonFile = None,
-    health: Annotated[
-        Path | None, typer.Option(help="Keep a health file here; `lineguard health` reads it.")
-    ] = None,
 ) -> None:
     """Run a station until its camera ends or it is told to stop (Ctrl-C or SIGTERM).
-
-    Under systemd (Type=notify) it says when it is ready, and feeds the watchdog while frames move.
 
     JSON keys: frames.captured|inspected|dropped|lost_exposures, verdicts, latency_ms.p50|p99,
     undelivered.
     """
     people = said_to_people(json)
-    clock = SystemClock()
-    station = build(station_file.load(config), clock, lambda record: people.print(line_of(record)))
+    station = build(
+        station_file.load(config), SystemClock(), lambda record: people.print(line_of(record))
+    )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: station.stop())
-    with Supervision(station, clock, health):
-        tally = station.run()
+    tally = station.run()
     n = frames(tally)
     figures = {
         "frames": n,
@@ -53,15 +47,3 @@ def run(
             f"{waiting} records were not delivered; they wait in the store for the next start. "
             f"{'; '.join(station.faults.values())}"
         )
-
-
-def check_health(
-    file: Annotated[Path, typer.Argument(help="The file that `lineguard run --health` keeps.")],
-) -> None:
-    """Exit 0 while a station on this machine is well, 1 with the reason while it is not.
-
-    For a container's or an orchestrator's health check. A broker that is away is no fault.
-    """
-    if wrong := judge(file, SystemClock().now_ns()):
-        said_to_people(None).print(f"not well: {wrong}", markup=False)
-        raise typer.Exit(1)

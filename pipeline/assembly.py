@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline import plugins
+from pipeline import plugins, selftest
 from pipeline.bundle import Bundle, open_bundle
 from pipeline.cameras import Camera
 from pipeline.clock import Clock
 from pipeline.config import StationConfig
 from pipeline.detector import Detector, open_detector
+from pipeline.errors import ModelError
 from pipeline.inspection import Inspector
+from pipeline.monitor.figures import ModelFacts
+from pipeline.monitor.health import Health
 from pipeline.publishers import Address, Publisher
 from pipeline.records import Identity, StoredPicture
 from pipeline.rules import Rulebook
-from pipeline.station import KeepsPictures, Station
+from pipeline.selftest import Question
+from pipeline.signing import Trust, read_trust
+from pipeline.station import KeepsPictures, Station, Watch
 from pipeline.store import Ledger, Outbox, Pictures
+from pipeline.trial import Bounds, try_model
 from pipeline.types import Inspection, Record, Verdict
 from pipeline.vision.picture import encode_jpeg
 
@@ -26,25 +33,54 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A bundle, and a detector that runs one of its artefacts."""
+    """A bundle, and a detector that runs one of its artefacts and has passed the self-test."""
 
     bundle: Bundle
     detector: Detector
     rulebook: Rulebook
+    questions: tuple[Question, ...]
+
+    def self_test(self) -> None:
+        """Ask the running model for the golden pictures; in the thread that owns the detector.
+
+        Raises:
+            ModelError: an answer is not as it should be.
+        """
+        selftest.ask(self.detector, self.questions)
 
 
 def open_model(config: StationConfig) -> Model:
-    """Open the bundle and load the model that the station file names."""
-    bundle = open_bundle(config.bundle_path)
+    """Open the bundle and load the model that the station file names.
+
+    Nothing of it runs here before its signature, every hash, its graph, a first load in a child
+    process and the golden pictures were well.
+
+    Raises:
+        LineguardError: one of these was not.
+    """
+    section = config.document.model
+    bundle = open_bundle(config.bundle_path, _trust(config))
+    bundle.check()
     rulebook = Rulebook(config.document.recipe, bundle.manifest.thresholds)
+    kind, options = config.runtime.kind, config.runtime.options
+    artefact = bundle.name_of(bundle.artefact_for(kind, section.artefact))
+    bounds = Bounds(section.trial.memory_mb, section.trial.seconds)
+    try_model(bundle, kind, options, artefact, rulebook.least_detection, bounds)
+    questions = selftest.questions_of(bundle, artefact)
     detector = open_detector(
-        bundle,
-        config.runtime.kind,
-        config.runtime.options,
-        artefact=config.document.model.artefact,
-        min_score=rulebook.least_detection,
+        bundle, kind, options, artefact=artefact, min_score=rulebook.least_detection
     )
-    return Model(bundle, detector, rulebook)
+    try:
+        selftest.ask(detector, questions)
+    except ModelError:
+        detector.close()
+        raise
+    return Model(bundle, detector, rulebook, questions)
+
+
+def _trust(config: StationConfig) -> Trust | None:
+    section = config.document.model.trust
+    return None if section is None else read_trust(config.trusted_keys, section.unsigned)
 
 
 def open_camera(config: StationConfig, clock: Clock) -> Camera:
@@ -73,32 +109,62 @@ def build(
     clock: Clock,
     on_record: Callable[[Record], None] = lambda record: None,
     camera: Camera | None = None,
+    health: Health | None = None,
 ) -> Station:
     """Make a station that is ready to run.
 
     Args:
         camera: instead of the one that the file names, or None.
+        health: is told how the station is, or None.
 
     Raises:
         LineguardError: something that the file names cannot be opened.
     """
     model = open_model(config)
+    inspector, identity = make_inspector(config, model), identity_of(config, model)
     camera = camera or open_camera(config, clock)
     receivers = _receivers(config)
     ledger = Ledger(config.store_path, tuple(receivers))
     return Station(
         camera=camera,
-        inspector=make_inspector(config, model),
+        inspector=inspector,
         ledger=ledger,
         keep_picture=_picture_keeper(config),
-        identity=identity_of(config, model),
+        identity=identity,
         clock=clock,
+        watch=_watch(config, model, identity, inspector.follows, health),
         outputs=[plugins.load("outputs", c.kind).create(c.options, clock) for c in config.outputs],
         outboxes={
             name: (publisher, Outbox(config.store_path, name))
             for name, publisher in receivers.items()
         },
         on_record=on_record,
+    )
+
+
+def _watch(
+    config: StationConfig, model: Model, identity: Identity, follows: bool, health: Health | None
+) -> Watch:
+    section, trust = config.document.health, config.document.model.trust
+    stall_ms = section.camera_stall_ms
+    notices = {}
+    if trust is not None and model.bundle.signed_by is None:
+        notices["model"] = "the bundle is not signed; model.trust.unsigned allows it"
+    return Watch(
+        # A camera that is triggered by the parts gives no frame while none comes.
+        stall_s=stall_ms / 1000 if stall_ms else None if follows else math.inf,
+        frozen_s=section.frozen_ms / 1000,
+        self_test=model.self_test,
+        self_test_at=config.document.model.self_test_at,
+        notices=notices,
+        model=ModelFacts(
+            bundle=identity.bundle,
+            sha256=identity.bundle_sha256,
+            runtime=identity.runtime,
+            signed_by=model.bundle.signed_by,
+            golden_pictures=len(model.questions),
+        ),
+        take=health.take if health else lambda snapshot: None,
     )
 
 

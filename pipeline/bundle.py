@@ -1,18 +1,27 @@
-"""A model folder, opened and checked: manifest, hashes, labels, decoder, thresholds."""
+"""A model folder, opened and checked: signature, manifest, hashes, labels, decoder, thresholds."""
 
 import hashlib
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline import signing
 from pipeline.errors import BundleError
+from pipeline.limits import json_of, read_bounded
+from pipeline.signing import Trust
 
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_MODEL_BYTES = 1 << 30
+MAX_BUNDLE_BYTES = 4 << 30
+MAX_FILES = 1000
+
+InBundle = Annotated[str, Field(pattern="^[^\\x00]+$", max_length=1000)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class _Strict(BaseModel):
@@ -36,10 +45,32 @@ class Artefact(_Strict):
         precision: of its weights, e.g. fp32.
     """
 
-    path: str = Field(pattern="^[^\\x00]+$")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    path: InBundle
+    sha256: Sha256
     runtimes: tuple[str, ...]
     precision: str
+
+
+class GoldenRow(_Strict):
+    """One defect that a golden picture shows; ``xyxy`` in pixels of the picture."""
+
+    label: str
+    score: float = Field(ge=0, le=1)
+    xyxy: tuple[float, float, float, float]
+
+
+class GoldenPicture(_Strict):
+    """A picture whose answer is known; the self-test asks the model for it.
+
+    Attributes:
+        path: of a PNG, relative to the bundle.
+        sha256: of that file.
+        expect: what each artefact, by its name, found in it when the bundle was made.
+    """
+
+    path: InBundle
+    sha256: Sha256
+    expect: dict[str, tuple[GoldenRow, ...]]
 
 
 class Threshold(_Strict):
@@ -65,6 +96,9 @@ class Manifest(_Strict):
         data: names, sources and licences of what it was trained on.
         metrics: what ``lab evaluate`` measured, by name of the set.
         made_with: packages and their versions, seed, hash of the data set.
+        golden: pictures whose answer is known.
+        files: SHA-256 of every other file, by its path in the bundle: the weights beside an
+            OpenVINO IR, the model card; None in a bundle that is not sealed.
     """
 
     schema_version: Literal[1] = 1
@@ -80,6 +114,8 @@ class Manifest(_Strict):
     data: tuple[dict[str, str], ...] = ()
     metrics: dict[str, Any] = {}
     made_with: dict[str, Any] = {}
+    golden: tuple[GoldenPicture, ...] = Field(default=(), max_length=100)
+    files: dict[InBundle, Sha256] | None = Field(default=None, max_length=MAX_FILES)
 
     @model_validator(mode="after")
     def _thresholds_fit_labels(self) -> "Manifest":
@@ -98,11 +134,13 @@ class Bundle:
         path: its folder.
         manifest: what it says.
         sha256: of the manifest's bytes; it names the bundle in every record.
+        signed_by: id of the trusted key whose owner signed it; None if nobody asked, or none did.
     """
 
     path: Path
     manifest: Manifest
     sha256: str
+    signed_by: str | None = None
 
     def artefact_for(self, runtime: str, name: str | None = None) -> Artefact:
         """Return the artefact ``name``, or the first one that ``runtime`` may run.
@@ -125,25 +163,103 @@ class Bundle:
             "export one with: lineguard lab export"
         )
 
+    def name_of(self, artefact: Artefact) -> str:
+        """Return the name under which the manifest lists one of its artefacts."""
+        return next(k for k, v in self.manifest.artefacts.items() if v is artefact)
+
     def checked_file(self, artefact: Artefact) -> Path:
         """Return the path of an artefact after its bytes were compared with the manifest.
 
         Raises:
             BundleError: the file is missing, lies outside the bundle, or differs.
         """
-        file = self.path / artefact.path
-        if not file.resolve().is_relative_to(self.path.resolve()) or file.is_symlink():
-            raise BundleError(f"{file}: a model file must lie inside its bundle; no links")
+        file = self._checked(artefact.path, artefact.sha256)
+        if file.suffix == ".xml":  # an OpenVINO IR: its weights lie beside it
+            weights = str(Path(artefact.path).with_suffix(".bin"))
+            if weights not in (self.manifest.files or {}):
+                raise BundleError(
+                    f"{self.path / weights}: no hash in the manifest covers these weights; "
+                    "write the hashes with: lineguard models seal"
+                )
+            self._checked(weights, (self.manifest.files or {})[weights])
+        return file
+
+    def check(self) -> None:
+        """Compare every file of the bundle with the manifest.
+
+        Raises:
+            BundleError: one is missing, differs, is too large, is a link, or, in a sealed
+                bundle, is not named by the manifest.
+        """
+        named = dict(self._named())
+        present = [str(file.relative_to(self.path)) for file in bundle_files(self.path)]
+        if self.manifest.files is not None and (more := set(present) - set(named)):
+            raise BundleError(
+                f"{self.path / min(more)}: the manifest does not name this file; remove it, or "
+                "write the hashes anew with: lineguard models seal"
+            )
+        for path, sha256 in named.items():
+            self._checked(path, sha256)
+
+    def golden_bytes(self, golden: GoldenPicture) -> bytes:
+        """Return the bytes of a golden picture after they were compared with the manifest."""
+        file = self._placed(golden.path)
+        try:
+            data = read_bounded(file, MAX_MODEL_BYTES)
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{file}: {error}") from error
+        if hashlib.sha256(data).hexdigest() != golden.sha256:
+            raise _differs(file)
+        return data
+
+    def _named(self) -> Iterator[tuple[str, str]]:
+        yield from ((a.path, a.sha256) for a in self.manifest.artefacts.values())
+        yield from ((g.path, g.sha256) for g in self.manifest.golden)
+        yield from (self.manifest.files or {}).items()
+
+    def _checked(self, path: str, sha256: str) -> Path:
+        file = self._placed(path)
         if not file.is_file():
             raise BundleError(f"{file}: the manifest names this model file, but it is missing")
         if file.stat().st_size > MAX_MODEL_BYTES:
             raise BundleError(f"{file}: larger than {MAX_MODEL_BYTES >> 20} MiB; refused")
-        if sha256_of(file) != artefact.sha256:
-            raise BundleError(
-                f"{file}: its bytes do not match the manifest (sha256); "
-                "restore the file or export the bundle again"
-            )
+        if sha256_of(file) != sha256:
+            raise _differs(file)
         return file
+
+    def _placed(self, path: str) -> Path:
+        file = self.path / path
+        if not file.resolve().is_relative_to(self.path.resolve()) or file.is_symlink():
+            raise BundleError(f"{file}: a model file must lie inside its bundle; no links")
+        return file
+
+
+def bundle_files(path: Path) -> list[Path]:
+    """Return every file of a bundle but its manifest and signature, sorted.
+
+    Raises:
+        BundleError: there are too many, they are too large, or one is neither file nor folder.
+    """
+    found, total = [], 0
+    for file in path.rglob("*"):
+        if file.is_symlink() or not (file.is_file() or file.is_dir()):
+            raise BundleError(f"{file}: a bundle holds files and folders; no links, no devices")
+        if file.is_dir() or file in (path / MANIFEST, path / SIGNATURE):
+            continue
+        total += file.stat().st_size
+        found.append(file)
+        if len(found) > MAX_FILES or total > MAX_BUNDLE_BYTES:
+            raise BundleError(
+                f"{path}: more than {MAX_FILES} files or {MAX_BUNDLE_BYTES >> 30} GiB; refused"
+            )
+    return sorted(found)
+
+
+def _differs(file: Path) -> BundleError:
+    return BundleError(
+        f"{file}: its bytes do not match the manifest (sha256); "
+        "restore the file or export the bundle again"
+    )
 
 
 def sha256_of(file: Path) -> str:
@@ -155,27 +271,53 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
-def open_bundle(path: Path) -> Bundle:
-    """Read and check the manifest of a bundle; model files are checked when they are asked for.
+def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
+    """Read and check the manifest of a bundle; its files are checked when they are asked for.
+
+    Args:
+        path: its folder.
+        trust: whose signature it must carry; None asks for none.
 
     Raises:
-        BundleError: the folder, the manifest or one of its values is not as it should be.
+        BundleError: the folder, the signature, the manifest or one of its values is not as it
+            should be.
     """
     file = path / MANIFEST
     if not file.is_file():
         raise BundleError(
             f"{path}: no model bundle here (no {MANIFEST}); see: lineguard models list"
         )
-    if file.stat().st_size > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{file}: larger than {MAX_MANIFEST_BYTES} bytes; refused")
     try:
-        data = file.read_bytes()
-        manifest = Manifest.model_validate(json.loads(data))
+        data = read_bounded(file, MAX_MANIFEST_BYTES)
+        # The signature comes first: what nobody vouches for is not even parsed.
+        signed_by = None if trust is None else _signed_by(path, data, trust)
+        manifest = Manifest.model_validate(json_of(data))
     except OSError as error:
         raise BundleError(f"{file}: {error.strerror}; the station must read it") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BundleError(f"{file}: {_one_line(error)}") from error
-    return Bundle(path, manifest, hashlib.sha256(data).hexdigest())
+    if signed_by is not None and manifest.files is None:
+        raise BundleError(f"{file}: signed, but not sealed; sign it with: lineguard models sign")
+    return Bundle(path, manifest, hashlib.sha256(data).hexdigest(), signed_by)
+
+
+def _signed_by(path: Path, manifest: bytes, trust: Trust) -> str | None:
+    file = path / SIGNATURE
+    if not file.exists() and not file.is_symlink():
+        if trust.unsigned:
+            return None
+        raise BundleError(
+            f"{path}: this bundle is not signed, and the station runs signed ones only; have it "
+            "signed with: lineguard models sign"
+        )
+    try:
+        page = read_bounded(file, signing.MAX_SIGNATURE_BYTES)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file}: {_one_line(error)}") from error
+    try:
+        return signing.signer(manifest, page, trust, signing.BUNDLE).id
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
 
 
 def _one_line(error: Exception) -> str:

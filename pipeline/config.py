@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import plugins
 from pipeline.errors import ConfigError
+from pipeline.limits import read_bounded
 from pipeline.recipe import Recipe
 
 MAX_BYTES = 256 * 1024
@@ -22,6 +23,9 @@ PLAIN_TYPES = frozenset(
 """What JSON knows too; what looks like a date to YAML is refused with its line."""
 
 Level = Annotated[str, Field(pattern="^[a-z0-9_-]{1,64}$")]
+
+
+TimeOfDay = Annotated[str, Field(pattern="^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 
 
 class _Section(BaseModel):
@@ -45,17 +49,47 @@ class StationSection(_Section):
     name: Level
 
 
+class TrustSection(_Section):
+    """Whose bundles may run.
+
+    Attributes:
+        keys: files of public keys, relative to this file; a bundle must be signed by one of them.
+        unsigned: a bundle without a signature runs too, and the station is degraded.
+    """
+
+    keys: Annotated[tuple[str, ...], Field(min_length=1, max_length=32)]
+    unsigned: bool = False
+
+
+class TrialSection(_Section):
+    """What the child process that loads a model first may take.
+
+    Attributes:
+        memory_mb: memory that it writes to, MiB.
+        seconds: until it must have loaded the model and passed the self-test.
+    """
+
+    memory_mb: Annotated[int, Field(ge=256)] = 4096
+    seconds: Annotated[int, Field(ge=5, le=3600)] = 120
+
+
 class ModelSection(_Section):
     """Which bundle runs on what.
 
     Attributes:
         bundle: folder of the bundle, relative to this file.
         artefact: name of one of its artefacts; None takes the first one that the runtime may run.
+        trust: whose bundles may run; None asks for no signature.
+        trial: bounds of the child process that loads the model first.
+        self_test_at: local times of day, HH:MM, at which the self-test is repeated: the shifts.
     """
 
     bundle: str
     runtime: PluginSection
     artefact: str | None = None
+    trust: TrustSection | None = None
+    trial: TrialSection = TrialSection()
+    self_test_at: Annotated[tuple[TimeOfDay, ...], Field(max_length=24)] = ()
 
 
 class PartsSection(_Section):
@@ -87,6 +121,24 @@ class StoreSection(_Section):
     keep_pictures_mb: Annotated[int, Field(ge=1)] = 2000
 
 
+class HealthSection(_Section):
+    """How the station looks after itself and tells how it is.
+
+    Attributes:
+        port: of /healthz, /readyz and /metrics; None serves nothing, 0 takes a free one.
+        host: address that they are served on. They take no command and tell no secret, but whoever
+            reaches them sees the line's figures.
+        camera_stall_ms: a live camera without a frame for so long is at fault; None takes one
+            second or three frame times, and no limit where the camera itself is triggered.
+        frozen_ms: a worker that is at one step for so long is at fault.
+    """
+
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    host: str = "127.0.0.1"
+    camera_stall_ms: Annotated[int, Field(ge=100, le=3_600_000)] | None = None
+    frozen_ms: Annotated[int, Field(ge=1000, le=600_000)] = 10_000
+
+
 class Document(_Section):
     """The whole station file as written."""
 
@@ -97,6 +149,7 @@ class Document(_Section):
     parts: PartsSection = PartsSection()
     recipe: Recipe
     store: StoreSection
+    health: HealthSection = HealthSection()
     outputs: tuple[PluginSection, ...] = ()
     publishers: tuple[PluginSection, ...] = ()
 
@@ -130,6 +183,11 @@ class StationConfig:
     @property
     def bundle_path(self) -> Path:
         return self.base / self.document.model.bundle
+
+    @property
+    def trusted_keys(self) -> tuple[Path, ...]:
+        trust = self.document.model.trust
+        return tuple(self.base / key for key in trust.keys) if trust else ()
 
     @property
     def store_path(self) -> Path:
@@ -254,13 +312,13 @@ class _Loader(yaml.SafeLoader):
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        with file.open("rb") as stream:
-            page = stream.read(MAX_BYTES + 1)
-        if len(page) > MAX_BYTES:
-            raise ConfigError(f"{file}: larger than {MAX_BYTES >> 10} KiB; this is no station file")
-        data = yaml.load(page.decode("utf-8"), _Loader)
+        page = read_bounded(file, MAX_BYTES)
+    except ValueError as error:
+        raise ConfigError(f"{file}: {error}; this is no station file") from error
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}; see configs/ for station files") from error
+    try:
+        data = yaml.load(page.decode("utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: not a readable YAML page: {_one_line(error)}") from error
     if not isinstance(data, dict):

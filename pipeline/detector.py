@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pipeline import plugins
 from pipeline.bundle import Artefact, Bundle
 from pipeline.errors import BundleError, ModelError
+from pipeline.onnx_graph import check_graph
 from pipeline.runtimes import Runtime
 from pipeline.types import Box, Detections, Image
 from pipeline.vision import decode
@@ -27,6 +28,7 @@ class Detector:
         labels: class names, in the order of the label numbers.
         artefact: the model file that runs; for records, as is ``runtime.name``.
         runtime: what runs it.
+        min_score: weaker detections are dropped, 0..1.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Detector:
         self.artefact = artefact
         self.runtime = runtime
         self._decoder = decoder
-        self._min_score = min_score
+        self.min_score = min_score
         self._box = Letterbox(*runtime.input_shape[1:3])
         self._place = self._box.fit if fit == "fit" else self._box.window
 
@@ -101,7 +103,7 @@ class Detector:
         """
         outputs = self.runtime.infer(self._box.tensor)
         try:
-            self._decoder.read(outputs, self._min_score)
+            self._decoder.read(outputs, self.min_score)
         except ModelError as error:
             raise BundleError(f"the model does not fit its manifest: {error}") from error
         classes = self._decoder.classes(outputs)
@@ -116,7 +118,7 @@ class Detector:
         self.runtime.close()
 
     def _infer(self) -> Detections:
-        found = self._decoder.read(self.runtime.infer(self._box.tensor), self._min_score)
+        found = self._decoder.read(self.runtime.infer(self._box.tensor), self.min_score)
         if len(found) and not (found.label.min() >= 0 and found.label.max() < len(self.labels)):
             raise ModelError(
                 f"the model found the classes {sorted(set(found.label.tolist()))}, its manifest "
@@ -151,6 +153,8 @@ def open_detector(
     decoder = decode.decoder(manifest.decoder)
     chosen = bundle.artefact_for(runtime_kind, artefact)
     file = bundle.checked_file(chosen)
+    if file.suffix == ".onnx":
+        check_graph(file)
     runtime: Runtime = plugins.load("runtimes", runtime_kind).create(options, file)
     try:
         _check_input(bundle, runtime)

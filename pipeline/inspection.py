@@ -21,6 +21,10 @@ from pipeline.types import (
     Verdict,
 )
 
+ENDLESS_FRAMES = 90
+"""Frames that one part may fill from edge to edge. Such a part is never seen whole: a view that is
+shorter than the parts is a mistake in any case."""
+
 MAX_DEFECTS = 100
 """Defects that are kept of one part, strongest first: a record stays below its 64 KiB."""
 
@@ -46,6 +50,8 @@ class _Case:
     next_view_px: float = 0.0
     """Way along the belt after which the next view is taken, from where it was first whole."""
     decided: bool = False
+    doubt: str | None = None
+    """Why what was seen of it cannot be trusted."""
 
 
 class Inspector:
@@ -54,6 +60,9 @@ class Inspector:
     Args:
         views: pictures of one part that are looked at, at most, spread evenly over its way.
         decide_at: share of the frame along the belt where parts are decided, or None.
+
+    Attributes:
+        fault: why what is seen now cannot be trusted, or None; parts in view become UNSURE.
     """
 
     def __init__(
@@ -75,6 +84,13 @@ class Inspector:
         self._cases: dict[int, _Case] = {}
         self._shots = 0
         self._next_seq: int | None = None
+        self._covered = 0
+        self.fault: str | None = None
+
+    @property
+    def follows(self) -> bool:
+        """Return whether parts are followed through frames that come all the time."""
+        return self._trigger.tracks
 
     def inspect(self, frame: Frame) -> tuple[Inspection, ...]:
         """Take the next frame and return the parts that it decides.
@@ -85,11 +101,15 @@ class Inspector:
         sightings = self._trigger.sightings(frame)
         if not self._trigger.tracks:
             return self._decide_each(frame, sightings)
+        self._judge_view(frame, sightings)
         followed = self._tracker.follow(frame, sightings)
         for track in followed.present:
             self._case(track.part).part = track.part
+        self._doubt_all()
         for track in followed.present:
             self._look(frame, track)
+        if any(self._has_crossed(frame, t) for t in followed.left):
+            self._trigger.crossed()
         due = [t for t in followed.present if self._is_due(frame, t)]
         done = self._decided([t.part.id for t in (*due, *followed.left)], frame.t_ns)
         for track in followed.left:
@@ -111,6 +131,35 @@ class Inspector:
         )
         self._cases.clear()
         return done
+
+    def _judge_view(self, frame: Frame, sightings: Iterable[Sighting]) -> None:
+        """Be at fault while the trigger is, or while one part fills the view and does not end.
+
+        A covered lens, a lamp that is out and a jammed belt all look like that: no part comes any
+        more, none is decided, and all would seem well.
+        """
+        spans = [self._tracker.span(s.box) for s in sightings]
+        length = self._length(frame)
+        filled = any(start <= 0 and end >= length for start, end in spans)
+        self._covered = self._covered + 1 if filled else 0
+        self.fault = self._trigger.fault
+        if self.fault is None and self._covered > ENDLESS_FRAMES:
+            self.fault = (
+                f"one part has filled the view for {self._covered} frames; is the lens covered, "
+                "the lamp out, or the belt jammed?"
+            )
+
+    def _has_crossed(self, frame: Frame, track: Track) -> bool:
+        """Tell whether a part that has left was seen whole and moved through half of the view."""
+        if track.entered is None:
+            return False
+        moved = sum(self._tracker.span(track.part.box)) / 2 - track.entered
+        return abs(moved) > self._length(frame) / 2
+
+    def _doubt_all(self) -> None:
+        if self.fault is not None:
+            for case in self._cases.values():
+                case.doubt = case.doubt or self.fault
 
     def _decide_each(self, frame: Frame, sightings: Iterable[Sighting]) -> tuple[Inspection, ...]:
         """Take every sighting as a part of its own, seen this once."""
@@ -195,6 +244,7 @@ class Inspector:
         # Where it was last seen it may already be cut: a view shows the part's whole size.
         shown = case.picture_box or case.part.box
         decision = self._rulebook.decide(defects, len(case.views), (shown.width, shown.height))
+        unsure = unsure or case.doubt
         if unsure is not None:
             decision = Decision(Verdict.UNSURE, (unsure,))
         return Inspection(

@@ -15,6 +15,10 @@ RECEIVER = "publisher "
 """Faults of parts whose name begins so degrade the station: records wait, verdicts stay good."""
 
 
+NOTICE = "notice "
+"""So do these: something that a person has allowed, and that must not be forgotten."""
+
+
 class Readiness:
     """The state of a station: starting, ready, degraded, not ready, stopping or stopped.
 
@@ -41,6 +45,11 @@ class Readiness:
         self._faults: dict[str, str] = {}
         self._phase = self._state = "starting"
         self._lock = threading.RLock()
+
+    @property
+    def state(self) -> str:
+        """The state that everybody was told last."""
+        return self._state
 
     @property
     def faults(self) -> dict[str, str]:
@@ -93,7 +102,7 @@ class Readiness:
         """Be ready only while frames come and nothing that a verdict needs is at fault."""
         if self._phase == "stopped":
             return "stopped"
-        if any(not part.startswith(RECEIVER) for part in self._faults):
+        if any(not part.startswith((RECEIVER, NOTICE)) for part in self._faults):
             return "not ready"
         if self._phase != "seeing":
             return self._phase

@@ -14,6 +14,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import ConfigError, StoreError
+from pipeline.limits import each_once, no_constant
 from pipeline.types import RECORD_SCHEMA, DefectRow, Record, Verdict
 
 MAX_BYTES = 64 * 1024
@@ -115,7 +116,7 @@ def decode(data: bytes) -> Record:
     if len(data) > MAX_BYTES:
         raise ConfigError(f"not a record: {len(data)} bytes are more than {MAX_BYTES}")
     try:
-        given = json.loads(data, object_pairs_hook=_each_once, parse_constant=_no_constant)
+        given = json.loads(data, object_pairs_hook=each_once, parse_constant=no_constant)
         _check_version(given)
         record = _RECORD.validate_json(data, strict=True)
         if given != json.loads(encode(record)):
@@ -356,18 +357,6 @@ def _with_plain_tuples(schema: Any) -> Any:
     if "prefixItems" in plain:
         plain["items"] = plain.pop("prefixItems")[0]
     return plain
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {twice!r:.60} appears twice")
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _check_version(given: Any) -> None:

@@ -6,6 +6,7 @@ capture --frames--> inspect --decisions--> keep --records--> ledger --> publish,
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +19,11 @@ from pipeline.cameras import Camera
 from pipeline.clock import NS_PER_MS, NS_PER_S, Clock
 from pipeline.errors import CameraError, LineguardError, OutputError, PublishError, StoreError
 from pipeline.handoff import Handoff
+from pipeline.monitor.figures import Beat, LatencyCount, ModelFacts, Snapshot
+from pipeline.monitor.shifts import TimesOfDay
 from pipeline.outputs import Output
 from pipeline.publishers import Publisher
-from pipeline.readiness import RECEIVER, Readiness
+from pipeline.readiness import NOTICE, RECEIVER, Readiness
 from pipeline.records import Identity, Link, StoredPicture, record_of
 from pipeline.types import Frame, Inspection, Record
 
@@ -35,10 +38,25 @@ REOPEN_FIRST_S, REOPEN_MOST_S = 0.1, 1.0
 RESEND_FIRST_S, RESEND_MOST_S = 0.5, 5.0
 DRAIN_S = 5.0
 DRAIN_AGAIN_MS = 200
+WATCH_S = 0.05
+COUNT_WAITING_NS = NS_PER_S
+STALL_S, STALL_FRAMES = 0.9, 2.5
+"""A free-running camera has stalled after the longer of these; with one look of the watch more it
+is noticed within a second, or within three frame times."""
+INTERVAL_SHARE = 0.2
+FROZEN_READ_S = 30.0
+"""A camera's read that lasts longer will never return: its own time-outs are far shorter."""
 
 
 class Inspects(Protocol):
-    """What the station needs of an inspector."""
+    """What the station needs of an inspector.
+
+    Attributes:
+        fault: why what is seen now cannot be trusted, or None.
+    """
+
+    @property
+    def fault(self) -> str | None: ...
 
     def inspect(self, frame: Frame) -> tuple[Inspection, ...]: ...
 
@@ -103,12 +121,42 @@ class Gap:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """Stands among the frames where the model is to be tested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a station looks after itself.
+
+    Attributes:
+        stall_s: a live camera without a frame for so long is at fault; None takes STALL_S or
+            STALL_FRAMES frame times; ``inf`` for a camera that is triggered itself.
+        frozen_s: a worker that is at one step for so long is at fault.
+        self_test: asks the model for its golden pictures, in the inspect thread.
+        self_test_at: local times of day, HH:MM.
+        notices: what degrades the station from the start, by part.
+        model: what runs; for the figures.
+        take: is given a snapshot some 20 times a second by the main thread, and a last one.
+    """
+
+    stall_s: float | None = None
+    frozen_s: float = 10.0
+    self_test: Callable[[], None] = lambda: None
+    self_test_at: tuple[str, ...] = ()
+    notices: Mapping[str, str] = field(default_factory=dict)
+    model: ModelFacts = field(default_factory=ModelFacts)
+    take: Callable[[Snapshot], None] = lambda snapshot: None
+
+
 class Station:
     """Wires the parts of a station and runs them until the camera ends or it is told to stop.
 
     Args:
         outboxes: publisher and outbox per receiver.
         on_record: called with every record once it is in the ledger, from the keep thread.
+        watch: how it looks after itself.
     """
 
     def __init__(
@@ -123,6 +171,7 @@ class Station:
         outputs: Sequence[Output] = (),
         outboxes: Mapping[str, tuple[Publisher, Waits]] | None = None,
         on_record: Callable[[Record], None] = lambda record: None,
+        watch: Watch | None = None,
     ) -> None:
         self.tally = Tally()
         self.fault: LineguardError | None = None
@@ -137,7 +186,16 @@ class Station:
         self._outputs = tuple(outputs)
         self._outboxes = dict(outboxes or {})
         self._on_record = on_record
-        self._frames: Handoff[Frame | Gap] = Handoff(
+        self._watch = watch or Watch()
+        self._self_test_times = TimesOfDay(self._watch.self_test_at)
+        self._self_tests = 1  # the one before the start
+        self._latencies = LatencyCount()
+        self._waiting: dict[str, int] = {}
+        self._beats = {name: Beat(clock.now_ns) for name in ("capture", "inspect", "keep")}
+        self._books = threading.Lock()
+        self._frame_ns: int | None = None
+        self._interval_ns = 0
+        self._frames: Handoff[Frame | Gap | SelfTest] = Handoff(
             FRAMES_WAITING, lambda item: camera.live and isinstance(item, Frame)
         )
         self._decisions: Handoff[Inspection] = Handoff(DECISIONS_WAITING)
@@ -166,14 +224,20 @@ class Station:
                 ),
             ]
         ]
+        for part, said in self._watch.notices.items():
+            self._readiness.fault(NOTICE + part, said)
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            while thread.is_alive():
+                with self._fails_safe():
+                    self._look_after()
+                thread.join(WATCH_S)
         if left := sum(isinstance(item, Frame) for item in self._frames):
             self.tally.dropped["station stopped"] += left
         with self._fails_safe():
             self._close()
+            self._watch.take(self.snapshot())
         if self.fault is not None:
             raise self.fault
         return self.tally
@@ -185,6 +249,31 @@ class Station:
         """
         self._stopping.set()
         self._camera.close()
+
+    def request_self_test(self) -> None:
+        """Have the running model tested before the next frame is looked at. Any thread."""
+        self._offer(SelfTest())
+
+    def snapshot(self) -> Snapshot:
+        """Return what the station says of itself now."""
+        tally, now_ns, frame_ns = self.tally, self._clock.now_ns(), self._frame_ns
+        return Snapshot(
+            t_ns=now_ns,
+            state=self._readiness.state,
+            faults=self._readiness.faults,
+            frozen=tuple(name for name in self._beats if self._is_frozen(name)),
+            captured=tally.captured,
+            inspected=tally.inspected,
+            dropped=dict(tally.dropped),
+            lost_exposures=tally.lost_exposures,
+            reopened=tally.reopened,
+            frame_age_s=None if frame_ns is None else (now_ns - frame_ns) / NS_PER_S,
+            verdicts=dict(tally.verdicts),
+            latencies=self._latencies.now(),
+            waiting=dict(self._waiting),
+            self_tests=self._self_tests,
+            model=self._watch.model,
+        )
 
     @property
     def faults(self) -> dict[str, str]:
@@ -198,7 +287,7 @@ class Station:
         last_seq: int | None = None
         while not self._stopping.is_set():
             try:
-                for frame in self._camera.frames():
+                for frame in self._read():
                     wait_s = REOPEN_FIRST_S
                     last_seq = self._take(frame, last_seq)
                     if self._stopping.is_set():
@@ -215,18 +304,35 @@ class Station:
                 self._stopping.wait(wait_s)
                 wait_s = min(2 * wait_s, REOPEN_MOST_S)
 
+    def _read(self) -> Iterator[Frame]:
+        """Yield the camera's frames, each read being one step of the capture."""
+        frames = self._camera.frames()
+        while True:
+            with self._beats["capture"].step():
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame
+
     def _take(self, frame: Frame, last_seq: int | None) -> int:
         self.tally.captured += 1
         if last_seq is not None:
             self.tally.lost_exposures += max(frame.seq - last_seq - 1, 0)
+        now_ns = self._clock.now_ns()
+        if self._frame_ns is not None and "camera" not in self._readiness.faults:
+            interval_ns = now_ns - self._frame_ns
+            self._interval_ns += int((interval_ns - self._interval_ns) * INTERVAL_SHARE)
+        self._frame_ns = now_ns
         self._offer(frame)
         self._readiness.seen()
         return frame.seq
 
-    def _offer(self, item: Frame | Gap) -> None:
+    def _offer(self, item: Frame | Gap | SelfTest) -> None:
         dropped = self._frames.put(item)
         if isinstance(dropped, Frame):
-            self.tally.dropped["station stopped" if dropped is item else "inspection too slow"] += 1
+            reason = "station stopped" if dropped is item else "inspection too slow"
+            with self._books:  # capture and the watch both come here
+                self.tally.dropped[reason] += 1
 
     def _end_capture(self) -> None:
         """Drop ready before the last frames are looked at: what passes from now on is not seen."""
@@ -235,13 +341,27 @@ class Station:
 
     def _inspect(self) -> None:
         for item in self._frames:
-            if isinstance(item, Gap):
-                self._act(self._inspector.give_up(item.reason, self._clock.now_ns()))
-            else:
-                self.tally.inspected += 1
-                self._act(self._inspector.inspect(item))
+            with self._beats["inspect"].step():
+                self._take_up(item)
         if not self._stopping.is_set():
             self._act(self._inspector.finish(self._clock.now_ns()))
+
+    def _take_up(self, item: Frame | Gap | SelfTest) -> None:
+        if isinstance(item, Gap):
+            self._act(self._inspector.give_up(item.reason, self._clock.now_ns()))
+        elif isinstance(item, SelfTest):
+            self._test_model()
+        else:
+            self.tally.inspected += 1
+            self._act(self._inspector.inspect(item))
+            self._note("trigger", self._inspector.fault)
+
+    def _test_model(self) -> None:
+        """Test the model; the station is not ready meanwhile, for frames may be dropped."""
+        self._readiness.fault("self-test", "the model is being tested", logging.INFO)
+        self._watch.self_test()
+        self._self_tests += 1
+        self._readiness.clear("self-test")
 
     def _end_inspection(self) -> None:
         """Leave no part in view undecided, whatever ended the inspection."""
@@ -261,6 +381,7 @@ class Station:
             done = replace(inspection, stamps={**inspection.stamps, "acted": acted})
             self.tally.verdicts[done.decision.verdict.value] += 1
             self.tally.latency_ms.append((acted - done.stamps["exposed"]) / NS_PER_MS)
+            self._latencies.add((acted - done.stamps["exposed"]) / NS_PER_S)
             if self._decisions.put(done) is not None:
                 log.error("part %d: decided, but the ledger was closed", done.part.id)
         if failed is not None:
@@ -278,8 +399,9 @@ class Station:
 
     def _keep(self) -> None:
         while batch := self._decisions.take(RECORDS_PER_COMMIT):
-            for record in self._ledger.append([self._draft(i) for i in batch]):
-                self._on_record(record)
+            with self._beats["keep"].step():
+                for record in self._ledger.append([self._draft(i) for i in batch]):
+                    self._on_record(record)
             self._kept.set()
 
     def _end_keeping(self) -> None:
@@ -301,11 +423,13 @@ class Station:
 
     def _publish(self, name: str) -> None:
         publisher, outbox = self._outboxes[name]
-        wait_s, deadline_ns = RESEND_FIRST_S, None
+        wait_s, deadline_ns, counted_ns = RESEND_FIRST_S, None, None
         while True:
             now_ns, finishing = self._clock.now_ns(), self._all_kept.is_set()
             if finishing and deadline_ns is None:
                 deadline_ns = now_ns + int(DRAIN_S * NS_PER_S)
+            if counted_ns is None or now_ns - counted_ns >= COUNT_WAITING_NS:
+                self._waiting[name], counted_ns = outbox.count(), now_ns
             records = outbox.waiting(RECORDS_PER_SEND)
             if deadline_ns is not None and (not records or now_ns > deadline_ns):
                 return
@@ -334,6 +458,45 @@ class Station:
         outbox.confirm(confirmed)
         self._readiness.clear(RECEIVER + name)
         return True
+
+    # -- the main thread's watch ----------------------------------------------------------------
+
+    def _look_after(self) -> None:
+        """Notice what the workers cannot notice themselves; tell how the station is."""
+        self._notice_stall()
+        for name, beat in self._beats.items():
+            said = f"at one step for {beat.busy_s():.0f} s; the station must be started again"
+            self._note(f"frozen {name}", said if self._is_frozen(name) else None)
+        if self._self_test_times.due(self._clock.wall()):
+            self.request_self_test()
+        self._watch.take(self.snapshot())
+
+    def _notice_stall(self) -> None:
+        frame_ns = self._frame_ns
+        ending = self._readiness.state in ("stopping", "stopped")
+        if not self._camera.live or frame_ns is None or ending:
+            return
+        silent_s = (self._clock.now_ns() - frame_ns) / NS_PER_S
+        most_s = self._watch.stall_s
+        if most_s is None:
+            most_s = max(STALL_S, STALL_FRAMES * self._interval_ns / NS_PER_S)
+        if silent_s > most_s and "camera" not in self._readiness.faults:
+            reason = f"no frame for {silent_s * 1000:.0f} ms; check its power, cable and trigger"
+            self._readiness.fault("camera", reason)
+            self._offer(Gap(f"camera lost: {reason}"))
+
+    def _is_frozen(self, name: str) -> bool:
+        most_s = self._watch.frozen_s
+        if name == "capture":  # a camera may wait for its trigger; and a file waits for us
+            waits = not self._camera.live or self._watch.stall_s == math.inf
+            most_s = math.inf if waits else max(FROZEN_READ_S, most_s)
+        return self._beats[name].busy_s() > most_s
+
+    def _note(self, part: str, fault: str | None) -> None:
+        if fault is not None:
+            self._readiness.fault(part, fault)
+        elif part in self._readiness.faults:
+            self._readiness.clear(part)
 
     # -- state --------------------------------------------------------------------------------
 

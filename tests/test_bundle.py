@@ -142,7 +142,7 @@ WRONG: dict[str, tuple[Page | str | bytes, str]] = {
     "no JSON": ("{", "Expecting"),
     "a list": ("[]", "manifest: "),
     "not UTF-8": (b"\xff\xfe\x00", "decode"),
-    "deep": ("[" * 100_000, "recursion"),
+    "deep": ("[" * 100_000, "levels deep"),
     "unknown key": (_with(colour=1), "colour: "),
     "another schema": (_with(schema_version=2), "schema_version: "),
     "a name with a slash": (_with(name="../x"), "name: "),
@@ -154,7 +154,7 @@ WRONG: dict[str, tuple[Page | str | bytes, str]] = {
     "unsure above fail": (
         _with(thresholds={"open": {"fail": 0.2, "unsure": 0.3}}), "must not lie above fail"),
     "a threshold that is no number": (
-        _with(thresholds={"open": {"fail": float("nan"), "unsure": 0.1}}), "thresholds.open.fail"),
+        _with(thresholds={"open": {"fail": float("nan"), "unsure": 0.1}}), "NaN is not a number"),
     "an input of no size": (_with(input={"height": 0, "width": 48}), "input.height: "),
     "a huge input": (_with(input={"height": 1 << 30, "width": 48}), "input.height: "),
     "a hash that is none": (

@@ -89,6 +89,22 @@ def raw_model(classes: int = 2, anchors: int = 5) -> Any:
     return model(nodes, [source], target, {"rows": np.zeros(shape, np.float32)})
 
 
+def bomb_model() -> Any:
+    """Return an end-to-end model of some hundred bytes that asks for 64 GB while it runs."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["huge"], ["zeros"]),
+        helper.make_node("ReduceMax", ["zeros"], ["most"], keepdims=0),
+        helper.make_node("Cast", ["picture"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["f"], ["mean"], keepdims=0),
+        helper.make_node("Add", ["most", "mean"], ["sum"]),
+        helper.make_node("Mul", ["rows", "sum"], ["out"]),
+    ]
+    source = helper.make_tensor_value_info("picture", TensorProto.UINT8, [1, HEIGHT, WIDTH, 3])
+    target = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 1, 6])
+    constants = {"huge": np.array([16_000_000_000], np.int64), "rows": np.zeros((1, 1, 6), "f4")}
+    return model(nodes, [source], target, constants)
+
+
 def save(made: Any, file: Path) -> Path:
     """Write a model and return its path."""
     file.write_bytes(made.SerializeToString())

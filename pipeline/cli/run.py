@@ -1,6 +1,7 @@
 """``lineguard run``: the station on the line."""
 
 import signal
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,9 @@ from pipeline.assembly import build
 from pipeline.cli.output import JsonFile, line_of, said_to_people, write_json
 from pipeline.clock import SystemClock
 from pipeline.errors import PublishError
+from pipeline.monitor.health import Health
 from pipeline.replay import frames, latency
+from pipeline.station import Station
 
 
 def run(
@@ -20,16 +23,21 @@ def run(
 ) -> None:
     """Run a station until its camera ends or it is told to stop (Ctrl-C or SIGTERM).
 
+    SIGUSR1 repeats the self-test of the model. With health.port in the station file it serves
+    /healthz, /readyz and /metrics; under systemd (Type=notify) it feeds the watchdog.
+
     JSON keys: frames.captured|inspected|dropped|lost_exposures, verdicts, latency_ms.p50|p99,
     undelivered.
     """
     people = said_to_people(json)
-    station = build(
-        station_file.load(config), SystemClock(), lambda record: people.print(line_of(record))
-    )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: station.stop())
-    tally = station.run()
+    loaded, clock = station_file.load(config), SystemClock()
+    section = loaded.document.health
+    with Health(clock, section.port, section.host) as health:
+        station = build(loaded, clock, lambda record: people.print(line_of(record)), health=health)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: station.stop())
+        signal.signal(signal.SIGUSR1, lambda *_: _test_soon(station))
+        tally = station.run()
     n = frames(tally)
     figures = {
         "frames": n,
@@ -47,3 +55,8 @@ def run(
             f"{waiting} records were not delivered; they wait in the store for the next start. "
             f"{'; '.join(station.faults.values())}"
         )
+
+
+def _test_soon(station: Station) -> None:
+    """Ask for a self-test from a thread of its own: a signal must not wait for the queue."""
+    threading.Thread(target=station.request_self_test, daemon=True).start()

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.limits import bounded_lines, json_of
 from pipeline.types import Record
 
 MOVED_FRAMES = 2
 """A part counts as the same if its first and last frames differ by no more."""
 
-MAX_GOLDEN_BYTES = 64 << 20
+MAX_LINE_BYTES = 64 << 10
+MAX_LINES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +92,13 @@ def read_golden(file: Path) -> tuple[GoldenPart, ...]:
         ConfigError: the file or a line of it is not as it should be.
     """
     try:
-        if file.stat().st_size > MAX_GOLDEN_BYTES:
-            raise ConfigError(f"{file}: larger than {MAX_GOLDEN_BYTES >> 20} MiB; refused")
-        lines = file.read_text(encoding="utf-8").splitlines()
-        return tuple(_golden_part(json.loads(line)) for line in lines if line.strip())
+        lines = bounded_lines(file, MAX_LINE_BYTES, MAX_LINES)
+        return tuple(_golden_part(json_of(line)) for _, line in lines)
     except OSError as error:
         raise ConfigError(
             f"{file}: {error.strerror}; write golden records with --update-golden"
         ) from error
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(f"{file}: not a golden file: {error!r}") from error
 
 

@@ -1,16 +1,17 @@
 """Verdicts against the truth of a recording: escapes, overkill, parts missed or counted twice."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.limits import bounded_lines, json_of
 from pipeline.quality.intervals import Share
 from pipeline.types import Record, Verdict
 
-MAX_LINE_BYTES = 1 << 20
+MAX_LINE_BYTES = 64 << 10
+MAX_LINES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +63,11 @@ def read_truth(file: Path) -> tuple[TruePart, ...]:
     parts = []
     number = 0
     try:
-        with file.open("rb") as stream:
-            while line := stream.readline(MAX_LINE_BYTES):
-                number += 1
-                if line.strip():
-                    parts.append(_true_part(json.loads(line)))
+        for number, line in bounded_lines(file, MAX_LINE_BYTES, MAX_LINES):  # noqa: B007 - said below
+            parts.append(_true_part(json_of(line)))
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}; --truth wants a .truth.jsonl file") from error
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(f"{file}: line {number}: no truth of a part: {error!r}") from error
     return tuple(parts)
 

@@ -14,10 +14,18 @@ class Trigger(Protocol):
         tracks: True if one part shows in many frames and must be followed; False if every
             sighting is a part of its own.
         axis: direction of travel in the picture.
+        fault: why what the last frame showed cannot be trusted, or None.
     """
 
     tracks: bool
     axis: Literal["x", "y"]
+
+    @property
+    def fault(self) -> str | None:
+        """See above."""
+
+    def crossed(self) -> None:
+        """Take note that a part was followed whole across half of the view."""
 
     def sightings(self, frame: Frame) -> tuple[Sighting, ...]:
         """Return the parts that the frame shows, in no particular order."""

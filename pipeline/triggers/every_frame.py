@@ -15,6 +15,10 @@ class EveryFrame:
 
     tracks = False
     axis: Literal["x", "y"] = "x"
+    fault: str | None = None
+
+    def crossed(self) -> None:
+        """Do nothing: no part is followed."""
 
     def sightings(self, frame: Frame) -> tuple[Sighting, ...]:
         height, width = frame.image.shape[:2]

@@ -25,7 +25,18 @@ ABSORB = 0.02
 """Share by which an empty cell of the belt picture moves to what is seen, per frame."""
 
 BLIND_FRAMES = 30
-"""Frames without an empty slice after which the belt is learned anew: the light changed unseen."""
+"""Frames without an empty slice after which the belt is learned anew: the light changed unseen.
+
+Or the lens was covered, and then the cover is learned and nothing is seen any more. So a belt that
+was learned anew is on trial until a part has crossed it, or the old one is seen again.
+"""
+
+BLACK, WHITE = 4.0, 251.0
+"""Grey levels below or above which a whole picture shows nothing; noise moves a cell by 0.5."""
+
+DIM_SHARE = 0.25
+"""Share of its first brightness below which the belt is too dark to tell parts from it: a lamp that
+goes out takes belt and parts to black together, and nothing would differ any more."""
 
 EDGE_SHARE = 0.05
 """Share of a part's length that must differ in a row of pixels for the part to reach there."""
@@ -73,12 +84,32 @@ class Presence:
         self._empty: Mask = np.zeros(0, np.bool_)
         self._seq = 0
         self._blind = 0
+        self._trusted: Cells | None = None
+        """The belt before it was learned anew; None while the present one is not on trial."""
+        self._learned_level = 0.0
+        self._unlit = False
+
+    @property
+    def fault(self) -> str | None:
+        if self._unlit:
+            return "trigger: the picture is black, white or far darker than it was; is the lamp on?"
+        if self._trusted is None:
+            return None
+        return (
+            f"trigger: no empty belt was seen for {BLIND_FRAMES} frames, and what is seen now is "
+            "taken for it until a part has crossed it; is the lens covered or the lamp out? Else "
+            "start the station again with an empty belt"
+        )
+
+    def crossed(self) -> None:
+        self._trusted = None
 
     def sightings(self, frame: Frame) -> tuple[Sighting, ...]:
         cells = self._cells(frame.image)
         if self._belt is None or self._belt.shape != cells.shape:
             self._belt = _belt_profile(cells, self._options.belt)
             self._empty, self._blind = np.zeros(cells.shape[1], np.bool_), 0
+            self._trusted, self._learned_level = None, float(np.median(self._belt))
         self._follow_the_lamp(cells, frame.seq)
         differs = np.abs(cells - self._belt) > self._options.contrast
         present = differs.mean(axis=0) >= self._options.fill
@@ -114,14 +145,26 @@ class Presence:
         if seq - self._seq == 1 and self._empty.any():
             # A lamp moves all that was empty a frame ago. After lost frames a part may lie there.
             belts.append(self._belt + np.median((cells - self._belt)[:, self._empty]))
-        if self._blind >= BLIND_FRAMES:
-            belts.append(_belt_profile(cells, self._options.belt))
+        if self._trusted is not None:
+            belts.append(self._trusted)
+        anew = _belt_profile(cells, self._options.belt) if self._blind >= BLIND_FRAMES else None
+        if anew is not None:
+            belts.append(anew)
         belt = max(belts, key=lambda b: int(self._looks_empty(cells, b).sum()))
+        if belt is self._trusted:
+            self._trusted = None
+        elif belt is anew and self._trusted is None:
+            self._trusted = self._belt
         empty = self._looks_empty(cells, belt)
         self._blind = 0 if empty.any() else self._blind + 1
         if empty.any():
             belt = belt + np.median((cells - belt)[:, empty])
         self._belt, self._seq = belt.astype(np.float32), seq
+        self._unlit = bool(
+            cells.max() < BLACK
+            or cells.min() > WHITE
+            or np.median(belt) < DIM_SHARE * self._learned_level
+        )
 
     def _looks_empty(self, cells: Cells, belt: Cells) -> Mask:
         """Return which slices across the belt show no part, bool (along the belt,)."""

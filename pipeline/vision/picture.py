@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,12 +10,15 @@ import cv2
 import numpy as np
 
 from pipeline.errors import ConfigError, StoreError
+from pipeline.limits import open_regular, read_bounded
 from pipeline.types import Image
 
 MAX_PIXELS = 64_000_000
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 MAX_BYTES_PER_PIXEL = 8  # four channels of 16 bit, uncompressed
 FREE_BYTES = 1 << 20  # what metadata and a thumbnail may add
+MAX_SEGMENTS = 1000  # of a JPEG before its size; each costs a step here
+MAX_CHUNKS = 200_000  # of a PNG: the 512 MB that 64 million pixels may take, in pieces of 8 kB
 
 Size = tuple[int, int]
 
@@ -28,15 +32,10 @@ def size_of(file: Path) -> Size:
         ConfigError: the file cannot be read or is no such picture.
     """
     try:
-        with file.open("rb") as stream:
-            size = _header_size(stream)
+        with open_regular(file) as stream:
+            return _header_size(stream, str(file))
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}; name a picture that can be read") from error
-    except (struct.error, ValueError, IndexError) as error:
-        raise ConfigError(f"{file}: the picture's header is damaged; copy it again") from error
-    if min(size) < 1:
-        raise ConfigError(f"{file}: the picture's header says {size[0]} x {size[1]}; it is damaged")
-    return size
 
 
 def read_picture(file: Path, max_pixels: int = MAX_PIXELS) -> Image:
@@ -48,21 +47,49 @@ def read_picture(file: Path, max_pixels: int = MAX_PIXELS) -> Image:
     Raises:
         ConfigError: no picture, cut off, or larger than ``max_pixels``.
     """
-    width, height = size_of(file)
-    if width * height > max_pixels:
+    size = size_of(file)
+    _check_pixels(str(file), size, max_pixels)
+    try:
+        data = read_bounded(file, _most_bytes(size))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; name a picture that can be read") from error
+    except ValueError as error:
+        raise ConfigError(
+            f"{file}: far too large for {size[0]} x {size[1]} pixels; save it again"
+        ) from error
+    return _checked(data, str(file), size)
+
+
+def decode_picture(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image:
+    """Decode a picture that is in memory; else as ``read_picture``.
+
+    Args:
+        name: what errors call it.
+    """
+    size = _header_size(BytesIO(data), name)
+    _check_pixels(name, size, max_pixels)
+    return _checked(data, name, size)
+
+
+def _check_pixels(name: str, size: Size, max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
         # A PNG of 109 kB with 30,000 x 30,000 pixels took OpenCV 8.7 s and 5.2 GB.
         raise ConfigError(
-            f"{file}: {width} x {height} pixels are more than the limit of {max_pixels}; "
+            f"{name}: {size[0]} x {size[1]} pixels are more than the limit of {max_pixels}; "
             "scale it down or raise max_pixels"
         )
-    if file.stat().st_size > width * height * MAX_BYTES_PER_PIXEL + FREE_BYTES:
-        raise ConfigError(f"{file}: far too large for {width} x {height} pixels; save it again")
-    data = file.read_bytes()
+
+
+def _most_bytes(size: Size) -> int:
+    return size[0] * size[1] * MAX_BYTES_PER_PIXEL + FREE_BYTES
+
+
+def _checked(data: bytes, name: str, size: Size) -> Image:
     image = _decoded(data) if _is_whole(data) else None
     if image is None:
-        raise ConfigError(f"{file}: the picture is damaged or cut off; copy the file again")
-    if sorted(image.shape[:2]) != sorted((width, height)):
-        raise ConfigError(f"{file}: the picture is not {width} x {height} as its header says")
+        raise ConfigError(f"{name}: the picture is damaged or cut off; copy the file again")
+    if sorted(image.shape[:2]) != sorted(size):
+        raise ConfigError(f"{name}: the picture is not {size[0]} x {size[1]} as its header says")
     return image
 
 
@@ -83,6 +110,21 @@ def encode_jpeg(image: Image, quality: int = 90) -> bytes:
     if not done:
         shape = " x ".join(str(n) for n in image.shape)
         raise StoreError(f"a picture of {shape} cannot be encoded as JPEG; crop it")
+    return bytes(data)
+
+
+def encode_png(image: Image) -> bytes:
+    """Return a picture as PNG, which loses nothing.
+
+    Raises:
+        StoreError: it cannot be encoded.
+    """
+    try:
+        done, data = cv2.imencode(".png", image)
+    except cv2.error:
+        done = False
+    if not done:
+        raise StoreError("a picture cannot be encoded as PNG; is it empty?")
     return bytes(data)
 
 
@@ -111,7 +153,9 @@ def _is_whole(data: bytes) -> bool:
 def _png_is_whole(data: bytes) -> bool:
     """Walk the chunks: OpenCV 5 believes a damaged length and spent 13 s on a file of 10 kB."""
     at = 8
-    while at + 12 <= len(data):
+    for _ in range(MAX_CHUNKS):
+        if at + 12 > len(data):
+            break
         length, kind = struct.unpack_from(">I4s", data, at)
         at += 12 + length
         if kind == b"IEND":
@@ -119,15 +163,21 @@ def _png_is_whole(data: bytes) -> bool:
     return False
 
 
-def _header_size(stream: BinaryIO) -> Size:
+def _header_size(stream: BinaryIO, name: str) -> Size:
     start = stream.read(32)
-    for mark, measure in _MARKS.items():
-        if start.startswith(mark):
-            stream.seek(0)
-            return measure(stream)
-    raise ConfigError(
-        f"{stream.name}: not a picture that can be read; use PNG, JPEG, BMP, TIFF or WebP"
-    )
+    measure = next((m for mark, m in _MARKS.items() if start.startswith(mark)), None)
+    if measure is None:
+        raise ConfigError(
+            f"{name}: not a picture that can be read; use PNG, JPEG, BMP, TIFF or WebP"
+        )
+    stream.seek(0)
+    try:
+        size = measure(stream)
+    except (struct.error, ValueError, IndexError) as error:
+        raise ConfigError(f"{name}: the picture's header is damaged; copy it again") from error
+    if min(size) < 1:
+        raise ConfigError(f"{name}: the picture's header says {size[0]} x {size[1]}; it is damaged")
+    return size
 
 
 def _png(stream: BinaryIO) -> Size:
@@ -146,7 +196,7 @@ def _bmp(stream: BinaryIO) -> Size:
 
 def _jpeg(stream: BinaryIO) -> Size:
     stream.read(2)
-    while True:
+    for _ in range(MAX_SEGMENTS):
         mark, code, length = struct.unpack(">BBH", stream.read(4))
         if mark != 0xFF or length < 2:
             raise ValueError("no marker where one should be")
@@ -154,6 +204,7 @@ def _jpeg(stream: BinaryIO) -> Size:
             height, width = struct.unpack(">xHH", stream.read(5))
             return width, height
         stream.seek(length - 2, 1)
+    raise ValueError("no size in its first segments")
 
 
 def _tiff(stream: BinaryIO) -> Size:

@@ -1,0 +1,1 @@
+"""Health of a station: its state, its figures, and a watchdog that wants real progress."""

@@ -59,7 +59,7 @@ step "health: green while it runs, red when it hangs"
 sed '/^publishers:/,$d' "$repository/docker/demo/station.yaml" >"$work/config/station.yaml"
 chmod -R a+rX "$work"
 podman run --detach --name "$name" "${hardened[@]}" "$image" >/dev/null
-healthy() { podman exec "$name" lineguard health /run/lineguard/health.json; }
+healthy() { podman exec "$name" lineguard health; }
 within() {
 	local until=$((SECONDS + $1))
 	shift

@@ -31,4 +31,6 @@ sign viewer "extendedKeyUsage=clientAuth"
 # The containers run as this user.
 if ((EUID == 0)); then chown 10001:10001 ./*.key && chown 10001:10001 .; fi
 chmod 0644 ./*.crt
+openssl rand -base64 24 >grafana-password
+chmod 0644 grafana-password # Grafana reads it as a user of its own; the folder is closed
 printf 'certificates: %s, valid for 30 days\n' "$folder"

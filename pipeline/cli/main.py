@@ -13,7 +13,7 @@ from pipeline.errors import LineguardError
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
-from pipeline.cli import bench, bundles, demo, doctor, lab, replay, run, station_file
+from pipeline.cli import bench, bundles, demo, doctor, health, lab, replay, run, station_file
 
 EPILOG = (
     "Exit codes: 0 well; 1 a check found a difference; 2 wrong use; 69 camera, broker or output "
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 app.command(name="demo")(demo.demo)
 app.command(name="run")(run.run)
-app.command(name="health")(run.check_health)
+app.command(name="health")(health.check_health)
 app.command(name="replay")(replay.replay)
 app.command(name="doctor")(doctor.doctor)
 app.command(name="bench")(bench.bench)

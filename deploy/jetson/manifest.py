@@ -1,7 +1,7 @@
 """Writes down what a flashable tree holds, and compares a tree with what was written down.
 
-    python3 manifest.py write TREE BOARD REVISION    makes TREE/image-manifest.json
-    python3 manifest.py check TREE BOARD             exit 1 with one line if the tree differs
+python3 manifest.py write TREE BOARD REVISION    makes TREE/image-manifest.json
+python3 manifest.py check TREE BOARD             exit 1 with one line if the tree differs
 """
 
 import hashlib

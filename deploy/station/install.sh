@@ -14,6 +14,7 @@ install.sh --uninstall [--purge] [--root DIR]
   --offline WHEELHOUSE  take every package from this folder and use no network (make it with
                         deploy/station/wheelhouse.sh); every hash is checked all the same
   --wheel FILE          lineguard as a wheel; without it, it is built from this checkout
+  --stage ID            only make the release ID, and do not put it to work (lineguard update)
   --no-units            for container images: leave out units, udev rules and the like, and the
                         target's system packages, which the image's recipe brings
   --dry-run             say what would be done
@@ -27,7 +28,7 @@ EOF
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(cd "$here/../.." && pwd)
-target="" root="" offline="" wheel="" units=yes dry="" action=install purge=""
+target="" root="" offline="" wheel="" stage="" units=yes dry="" action=install purge=""
 changes=0
 folders="/etc/lineguard 755 root:root
 /etc/lineguard/pki 750 root:lineguard
@@ -48,7 +49,7 @@ changed() {
 
 while (($#)); do
 	case "$1" in
-	--target | --root | --offline | --wheel)
+	--target | --root | --offline | --wheel | --stage)
 		[[ -n "${2:-}" ]] || fail 2 "$1 needs a value; see --help"
 		declare "${1#--}=$2"
 		shift
@@ -213,6 +214,7 @@ find_wheel() {
 
 # A release is named after its content: version, target, lock and the wheel's own bytes.
 release_id() {
+	[[ -z "$stage" ]] || { printf '%s' "$stage" && return; }
 	printf '%s-%s-%s' "$(basename "$wheel" | cut -d- -f2)" "$target" \
 		"$(cat "$repository/deploy/locks/$TARGET_LOCK" "$wheel" | sha256sum | cut -c1-12)"
 }
@@ -242,46 +244,47 @@ point() {
 }
 
 build_release() {
-	local at=$1 stage=/opt/lineguard/.stage
-	rm -rf "${root:-}$at" "${root:-}$stage"
-	install -d "$root$stage" "$root/opt/lineguard/releases"
+	local at=$1 scratch=/opt/lineguard/.scratch
+	rm -rf "${root:-}$at" "${root:-}$scratch"
+	install -d "$root$scratch" "$root/opt/lineguard/releases"
 	install -m 644 "$wheel" "$repository/deploy/locks/$TARGET_LOCK" "$here/slim.py" "$here/verify.py" \
-		"$root$stage/"
+		"$root$scratch/"
 	local source=() site=()
 	if [[ -n "$offline" ]]; then
-		cp -r "$offline" "$root$stage/wheelhouse"
-		source=(--no-index --find-links "$stage/wheelhouse")
+		cp -r "$offline" "$root$scratch/wheelhouse"
+		source=(--no-index --find-links "$scratch/wheelhouse")
 	fi
 	[[ -z "$TARGET_SYSTEM_SITE" ]] || site=(--system-site-packages)
 	inside python3 -m venv "${site[@]}" "$at" || fail 70 "no environment can be made at $at"
 	say "packages of $TARGET_LOCK, each checked against its hash"
 	local pip=(inside "$at/bin/python" -m pip --disable-pip-version-check install --quiet
 		--no-compile --no-cache-dir --only-binary :all: "${source[@]}")
-	"${pip[@]}" --require-hashes -r "$stage/$TARGET_LOCK" ||
+	"${pip[@]}" --require-hashes -r "$scratch/$TARGET_LOCK" ||
 		fail 69 "a package of $TARGET_LOCK cannot be had; is the network or the wheelhouse complete?"
-	"${pip[@]}" --no-deps "$stage/$(basename "$wheel")" ||
+	"${pip[@]}" --no-deps "$scratch/$(basename "$wheel")" ||
 		fail 70 "the wheel of lineguard cannot be installed"
-	finish_release "$at" "$stage"
+	finish_release "$at" "$scratch"
 }
 
 # Make it small, prove that it runs, then mark it complete: only a complete release is ever used.
 finish_release() {
-	local at=$1 stage=$2 keep=() device
+	local at=$1 scratch=$2 keep=() device
 	IFS=, read -ra devices <<<"$TARGET_KEEP"
 	for device in "${devices[@]}"; do keep+=(--keep "$device"); done
-	inside "$at/bin/python" -B "$stage/slim.py" "${keep[@]}" >"$root$stage/slim.txt" ||
-		fail 70 "the station does not run as installed: $(grep WRONG "$root$stage/slim.txt")"
+	inside "$at/bin/python" -B "$scratch/slim.py" "${keep[@]}" >"$root$scratch/slim.txt" ||
+		fail 70 "the station does not run as installed: $(grep WRONG "$root$scratch/slim.txt")"
 	# pip was needed to get here and never again: a release is replaced, not changed.
 	inside "$at/bin/python" -B -m pip uninstall -q -y setuptools pip 2>/dev/null
-	inside "$at/bin/python" -B "$stage/verify.py" ||
+	inside "$at/bin/python" -B "$scratch/verify.py" ||
 		fail 70 "the station does not run as installed; the release before it stays in use"
 	# Its folder is read-only to the station, so the bytecode of its own code is made now.
 	inside "$at/bin/python" -m compileall -q "$(inside "$at/bin/python" -c \
 		'import sysconfig; print(sysconfig.get_path("purelib"))')/pipeline"
-	mv "$root$stage/slim.txt" "$root$at/removed.txt"
-	rm -rf "${root:-}$stage"
+	mv "$root$scratch/slim.txt" "$root$at/removed.txt"
+	rm -rf "${root:-}$scratch"
 	sync
-	touch "$root$at/complete"
+	# A staged release is marked by the updater, after it has proved itself.
+	[[ -n "$stage" ]] || touch "$root$at/complete"
 }
 
 # -- away with it -----------------------------------------------------------------------------------
@@ -322,6 +325,12 @@ if [[ "$action" == uninstall ]]; then
 	exit 0
 fi
 check_system
+if [[ -n "$stage" ]]; then
+	[[ "$stage" =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] || fail 2 "--stage: '$stage' is no name of a release"
+	find_wheel
+	build_release "/opt/lineguard/releases/$stage"
+	exit 0
+fi
 make_user
 make_folders
 [[ -z "$units" ]] || put_files

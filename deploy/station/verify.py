@@ -1,7 +1,7 @@
 """Checks an installed station where it is installed: does every runtime run the shipped model?
 
-    python verify.py                  an environment: runtimes, no torch, nothing sent or left behind
-    python verify.py --image          and a container image: not root, no compiler, nothing writable
+    python verify.py                  runtimes run, no torch, nothing left behind
+    python verify.py --image          and of an image: not root, no compiler, not writable
     python verify.py --device cuda    the runtime must really use this device
 
 It runs with the Python of the environment that it checks and needs nothing but lineguard.

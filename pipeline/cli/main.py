@@ -13,11 +13,23 @@ from pipeline.errors import LineguardError
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
-from pipeline.cli import bench, bundles, demo, doctor, health, lab, replay, run, station_file
+from pipeline.cli import (
+    bench,
+    bundles,
+    demo,
+    doctor,
+    health,
+    lab,
+    replay,
+    run,
+    station_file,
+    update,
+)
 
 EPILOG = (
-    "Exit codes: 0 well; 1 a check found a difference; 2 wrong use; 69 camera, broker or output "
-    "not reachable; 70 internal; 74 disk; 78 configuration or model; 130 interrupted."
+    "Exit codes: 0 well; 1 a check found a difference; 2 wrong use; 65 update refused; 69 camera, "
+    "broker or output not reachable; 70 internal; 74 disk; 78 configuration or model; "
+    "130 interrupted."
 )
 
 app = typer.Typer(
@@ -36,6 +48,7 @@ app.command(name="doctor")(doctor.doctor)
 app.command(name="bench")(bench.bench)
 app.add_typer(bundles.app, name="models")
 app.add_typer(station_file.app, name="config")
+app.add_typer(update.app, name="update")
 app.add_typer(lab.app, name="lab")
 
 

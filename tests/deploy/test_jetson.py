@@ -20,9 +20,7 @@ RELEASE = "# R39 (release), REVISION: 2.0, GCID: 1, BOARD: generic, EABI: aarch6
 
 @pytest.fixture(autouse=True)
 def _python_reads_toml() -> None:
-    done = subprocess.run(
-        ["python3", "-c", "import tomllib"], capture_output=True, check=False
-    )
+    done = subprocess.run(["python3", "-c", "import tomllib"], capture_output=True, check=False)
     if done.returncode:
         pytest.skip("the system's python3 has no tomllib; the installer needs 3.11 or pip there")
 
@@ -97,7 +95,10 @@ def test_a_dry_run_prints_the_plan_and_does_nothing(bench: Bench) -> None:
 def test_a_board_is_flashed_with_its_configuration(bench: Bench) -> None:
     done = bench.flash("--yes")
     assert done.returncode == 0, done.stderr
-    assert (bench.tree / "flashed").read_text().split()[-2:] == ["jetson-orin-nano-devkit", "internal"]
+    assert (bench.tree / "flashed").read_text().split()[-2:] == [
+        "jetson-orin-nano-devkit",
+        "internal",
+    ]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NVIDIA's tool, and so flash.sh, needs root")

@@ -18,8 +18,6 @@ from typing import Any, ClassVar
 
 import pytest
 
-pytest.importorskip("cryptography", reason="pip install 'lineguard[signing]'")
-
 from pipeline import signing
 from pipeline.errors import ConfigError, UpdateError
 from pipeline.shipped import shipped
@@ -29,6 +27,7 @@ from pipeline.update.slots import COMPLETE, Slots, State
 from pipeline.update.source import Folder, Web, fetch, source_of
 from pipeline.update.updater import TRIALS, Updater, Watch
 
+pytest.importorskip("cryptography", reason="pip install 'lineguard[signing]'")
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -267,6 +266,13 @@ def test_a_release_that_takes_the_station_down_goes_back_after_two_trials(plant:
     with pytest.raises(UpdateError, match="did not come through its probation"):
         plant.updater().resume()
     assert plant.at_work == "old"
+
+
+def test_a_station_knows_whether_an_offer_is_news(plant: Plant) -> None:
+    one, two = plant.offer("one", 1), plant.offer("two", 2)
+    plant.take(one)
+    assert not plant.updater().is_news(Folder(one))
+    assert plant.updater().is_news(Folder(two))
 
 
 def test_a_person_can_go_back(plant: Plant) -> None:

@@ -66,6 +66,9 @@ def apply(
     restart: Restart = RESTART,
     steady_s: Steady = 60.0,
     probation_s: Probation = 300.0,
+    if_newer: Annotated[
+        bool, typer.Option("--if-newer", help="Nothing newer is no error; for a timer.")
+    ] = False,
     json: JsonFile = None,
 ) -> None:
     """Fetch an update, check and prove it, put it to work, watch it, and go back if it is not well.
@@ -79,7 +82,12 @@ def apply(
     was = slots.at("current")
     watch = _watch(restart, health_port, steady_s, probation_s)
     updater = Updater(slots, _kind(kind, target, runtime), signing.read_trust(key), target, watch)
-    release = updater.apply(source_of(source), orders.utc_now())
+    offered = source_of(source)
+    if if_newer and not updater.is_news(offered):
+        said_to_people(json).print("nothing newer is offered")
+        write_json({"release": was, "was": was}, json)
+        return
+    release = updater.apply(offered, orders.utc_now())
     said_to_people(json).print(f"{release} is at work; before it: {was or 'nothing'}")
     write_json({"release": release, "was": was}, json)
 

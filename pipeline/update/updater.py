@@ -95,11 +95,7 @@ class Updater:
         """
         with self._slots.alone():
             state = self._settled(self._slots.state())
-            order = open_order(
-                read_page(source, PAGE, MAX_PAGE_BYTES),
-                read_page(source, SIGNATURE, MAX_PAGE_BYTES),
-                self._trust,
-            )
+            order = self._order(source)
             check_fits(order, self._kind.name, self._target, state.sequence, now)
             if order.id in state.refused:
                 raise UpdateError(f"{order.id} did not prove itself here before; offer another one")
@@ -114,6 +110,15 @@ class Updater:
             self._probation(self._slots.swap(state))
             self._slots.sweep()
         return order.id
+
+    def is_news(self, source: Source) -> bool:
+        """Tell whether a source offers what this station has neither had nor refused.
+
+        Raises:
+            UpdateError: nobody can be asked, or no trusted key signed the offer.
+        """
+        state, order = self._slots.state(), self._order(source)
+        return order.page.sequence > state.sequence and order.id not in state.refused
 
     def resume(self) -> State:
         """Finish what a power cut or a crash left: to be called at every boot.
@@ -171,6 +176,10 @@ class Updater:
         state = self._slots.go_back(state)
         self._watch.restart()
         return state
+
+    def _order(self, source: Source) -> Order:
+        page, signature = (read_page(source, p, MAX_PAGE_BYTES) for p in (PAGE, SIGNATURE))
+        return open_order(page, signature, self._trust)
 
     def _fetch(self, order: Order, source: Source) -> Path:
         """Bring every file here and compare it; what is here already stays."""

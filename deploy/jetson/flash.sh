@@ -55,7 +55,7 @@ check_tree() {
 		"$tree: it holds $(head -c 5 "$release" | tail -c 3) of L4T, the board '$board' needs R$BOARD_L4T"
 	cmp -s "$tree/kernel/Image" "$tree/rootfs/boot/Image" || fail 65 \
 		"$tree: kernel/Image and rootfs/boot/Image differ; the board would not boot the kernel it was given"
-	[[ -e "$tree/rootfs/opt/lineguard/current/complete" ]] || fail 65 \
+	[[ -e "$tree/rootfs/opt/lineguard/$(readlink "$tree/rootfs/opt/lineguard/current").complete" ]] || fail 65 \
 		"$tree: no station in it; make the tree with build-image.sh"
 	python3 "$here/manifest.py" check "$tree" "$board" 2>"$notes" || fail 65 "$(cat "$notes")"
 }

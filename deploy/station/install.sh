@@ -223,7 +223,7 @@ install_release() {
 	local id at
 	id=$(release_id)
 	at=/opt/lineguard/releases/$id
-	if [[ ! -e "$root$at/complete" ]]; then
+	if [[ ! -e "$root$at.complete" ]]; then
 		changed "release $id"
 		[[ -n "$dry" ]] || build_release "$at"
 	fi
@@ -245,7 +245,7 @@ point() {
 
 build_release() {
 	local at=$1 scratch=/opt/lineguard/.scratch
-	rm -rf "${root:-}$at" "${root:-}$scratch"
+	rm -rf "${root:-}$at.complete" "${root:-}$at" "${root:-}$scratch"
 	install -d "$root$scratch" "$root/opt/lineguard/releases"
 	install -m 644 "$wheel" "$repository/deploy/locks/$TARGET_LOCK" "$here/slim.py" "$here/verify.py" \
 		"$root$scratch/"
@@ -284,7 +284,7 @@ finish_release() {
 	rm -rf "${root:-}$scratch"
 	sync
 	# A staged release is marked by the updater, after it has proved itself.
-	[[ -n "$stage" ]] || touch "$root$at/complete"
+	[[ -n "$stage" ]] || touch "$root$at.complete"
 }
 
 # -- away with it -----------------------------------------------------------------------------------

@@ -40,11 +40,11 @@ class ModelKind:
     def prove(self, release: Path) -> None:
         try:
             bundle = open_bundle(release)
+            bundle.check()
             chosen = bundle.artefact_for(self._runtime, self._artefact)
-            name = next(k for k, a in bundle.manifest.artefacts.items() if a == chosen)
             least = min(t.unsure for t in bundle.manifest.thresholds.values())
             options = plugins.load("runtimes", self._runtime).Options()
-            try_model(bundle, self._runtime, options, name, least, Bounds())
+            try_model(bundle, self._runtime, options, bundle.name_of(chosen), least, Bounds())
         except LineguardError as error:
             raise UpdateError(f"the new model does not prove itself: {error}") from error
 

@@ -1,7 +1,7 @@
 """Two slots and what an update has come to, so kept that a power cut leaves one or the other.
 
 folder/
-  releases/ID/         counts once the file ``complete`` lies in it, which is written last
+  releases/ID/         counts once ``ID.complete`` lies beside it, written last
   current, previous    links; replaced by renaming another link over them
   update.state         JSON; replaced by renaming
   incoming/ID/         what is being fetched
@@ -24,7 +24,7 @@ from pipeline.limits import read_json
 
 STATE = "update.state"
 MAX_STATE_BYTES = 64 << 10
-RELEASES, INCOMING, COMPLETE = "releases", "incoming", "complete"
+RELEASES, INCOMING, COMPLETE = "releases", "incoming", ".complete"
 PHASES = ("idle", "swapping", "probation", "going back")
 
 
@@ -116,11 +116,12 @@ class Slots:
 
     def has(self, release: str) -> bool:
         """Tell whether a release is here, complete."""
-        return bool(release) and (self.folder / RELEASES / release / COMPLETE).is_file()
+        return bool(release) and self._mark(release).is_file()
 
     def begin(self, release: str) -> Path:
         """Return the folder to make a release in; what an earlier try left there is removed."""
         folder = self.folder / RELEASES / release
+        self._mark(release).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(exist_ok=True)
         self._settled(f"room for {release}")
@@ -136,9 +137,9 @@ class Slots:
             if not path.is_symlink():
                 _sync(path)
         self._durable(f"files of {release}")
-        (folder / COMPLETE).touch()
-        _sync(folder / COMPLETE)
-        _sync(folder)
+        self._mark(release).touch()
+        _sync(self._mark(release))
+        _sync(folder.parent)
         self._settled(f"release {release}")
 
     def point(self, link: str, release: str) -> None:
@@ -168,9 +169,14 @@ class Slots:
         """Remove what nobody needs: releases beside the two slots, and what was being fetched."""
         needed = {self.at("current"), self.at("previous")}
         for folder in (self.folder / RELEASES).glob("*"):
-            if folder.name not in needed:
+            if folder.is_dir() and folder.name not in needed:
+                self._mark(folder.name).unlink(missing_ok=True)
                 shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(self.folder / INCOMING, ignore_errors=True)
+
+    def _mark(self, release: str) -> Path:
+        """Not in the release: a sealed bundle takes no file that its manifest does not name."""
+        return self.folder / RELEASES / (release + COMPLETE)
 
     def _settled(self, what: str) -> None:
         _sync(self.folder)

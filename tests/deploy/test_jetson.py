@@ -74,7 +74,7 @@ def bench(tmp_path: Path) -> Bench:
         image.write_bytes(b"kernel")
     release = root / "opt" / "lineguard" / "releases" / "1-jetson"
     release.mkdir(parents=True)
-    (release / "complete").touch()
+    release.with_name("1-jetson.complete").touch()
     (root / "opt" / "lineguard" / "current").symlink_to("releases/1-jetson")
     program(made.tree / "tools" / "kernel_flash" / "l4t_initrd_flash.sh", 'echo "$@" > flashed')
     program(made.tree / "nvautoflash.sh", "echo p3767-0005")

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STATION_EXTRAS := cpu,openvino,demo
 TEST_EXTRAS := $(STATION_EXTRAS),dev,lab
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check check-deploy bench clean
 
 demo: $(VENV)/station.stamp  ## the whole product on this machine, without torch
 	$(BIN)/lineguard demo
@@ -19,6 +19,9 @@ check: $(VENV)/test.stamp  ## style, types, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+check-deploy: $(VENV)/deploy.stamp  ## scripts, container recipes and fleet files
+	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/check/lint.sh
+
 bench: $(VENV)/station.stamp  ## how fast the station is on this machine
 	$(BIN)/lineguard bench
 
@@ -29,6 +32,10 @@ $(VENV)/station.stamp: pyproject.toml deploy/station/slim.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[$(STATION_EXTRAS)]'
 	$(BIN)/python deploy/station/slim.py
+	touch $@
+
+$(VENV)/deploy.stamp: $(VENV)/station.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[deploy]'
 	touch $@
 
 # The constraints keep torch to the processor: the newest one brings gigabytes of CUDA.

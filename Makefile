@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STATION_EXTRAS := cpu,openvino,demo,web
-TEST_EXTRAS := $(STATION_EXTRAS),litert,signing,monitor,dev,lab
+TEST_EXTRAS := $(STATION_EXTRAS),litert,signing,monitor,modbus,opcua,dev,lab
 KILLS := 200
 
-.PHONY: demo test check bench chaos clean
+.PHONY: demo test check check-deploy bench chaos clean
 
 demo: $(VENV)/station.stamp  ## the whole product on this machine, without torch
 	$(BIN)/lineguard demo
@@ -25,6 +25,8 @@ chaos: $(VENV)/station.stamp  ## every fault on purpose, the long way; the last 
 	$(BIN)/lineguard chaos --network
 	[ "$$(id -u)" -ne 0 ] || $(BIN)/lineguard chaos --full-disk
 	[ "$$(id -u)" -ne 0 ] || $(BIN)/lineguard chaos --power-cuts $(KILLS)
+check-deploy: $(VENV)/deploy.stamp  ## scripts, container recipes and fleet files
+	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/check/lint.sh
 
 bench: $(VENV)/station.stamp  ## how fast the station is on this machine
 	$(BIN)/lineguard bench
@@ -32,9 +34,15 @@ bench: $(VENV)/station.stamp  ## how fast the station is on this machine
 clean:
 	rm -rf $(VENV) runs
 
-$(VENV)/station.stamp: pyproject.toml
+$(VENV)/station.stamp: pyproject.toml deploy/station/slim.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(STATION_EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[$(STATION_EXTRAS)]'
+	$(BIN)/python deploy/station/opencv.py
+	$(BIN)/python deploy/station/slim.py
+	touch $@
+
+$(VENV)/deploy.stamp: $(VENV)/station.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[deploy]'
 	touch $@
 
 # The constraints keep torch to the processor: the newest one brings gigabytes of CUDA.

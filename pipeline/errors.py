@@ -6,6 +6,7 @@ LineguardError
 ├── BundleError        a person mends or replaces the model bundle
 ├── CameraError        the capture loop reopens the camera, with back-off
 ├── ModelError         the station goes safe: no verdict can be trusted
+├── UpdateError        an update was refused or went back; what ran before runs on
 ├── OutputError        the station goes safe: a reject might not happen
 ├── StoreError         the station goes safe: a verdict could not be proved
 │   └── DiskFull       the station rejects parts until there is room again, and records them then
@@ -47,6 +48,12 @@ class CameraError(LineguardError):
 
 class ModelError(LineguardError):
     """A model could not be loaded or gave an impossible answer."""
+
+
+class UpdateError(LineguardError):
+    """An update is not what it should be, or has not proved itself; what ran before runs on."""
+
+    exit_code = 65
 
 
 class OutputError(LineguardError):

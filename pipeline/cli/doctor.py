@@ -13,7 +13,7 @@ from pipeline.cli.output import JsonFile, said_to_people, write_json
 from pipeline.errors import LineguardError
 from pipeline.shipped import shipped
 
-REQUIRED = ("numpy", "opencv-python", "paho-mqtt", "pydantic", "PyYAML", "typer")
+REQUIRED = ("numpy", "paho-mqtt", "pydantic", "PyYAML", "typer")
 RUNTIMES = {
     "onnxruntime": "pip install 'lineguard[cpu]'",
     "onnxruntime-gpu": "pip install 'lineguard[gpu]'",
@@ -70,7 +70,9 @@ def doctor(json: JsonFile = None) -> None:
 
 def _packages() -> list[Finding]:
     required = [_package(name, "pip install lineguard", True) for name in REQUIRED]
-    return required + [_package(n, mend, False) for n, mend in (RUNTIMES | OPTIONAL).items()]
+    return [*required, _opencv()] + [
+        _package(n, mend, False) for n, mend in (RUNTIMES | OPTIONAL).items()
+    ]
 
 
 def _package(name: str, mend: str, needed: bool) -> Finding:
@@ -78,6 +80,14 @@ def _package(name: str, mend: str, needed: bool) -> Finding:
         return Finding(name, True, version(name), needed=needed)
     except PackageNotFoundError:
         return Finding(name, False, "not installed", mend, needed)
+
+
+def _opencv() -> Finding:
+    try:
+        return Finding("opencv", True, str(importlib.import_module("cv2").__version__))
+    except ImportError as error:  # also where the wheel is there and libGL is not
+        mend = "apt install libgl1 libglib2.0-0, or take pip's opencv-python-headless instead"
+        return Finding("opencv", False, str(error), mend)
 
 
 def _a_runtime() -> Finding:

@@ -20,17 +20,20 @@ from pipeline.cli import (
     collect,
     demo,
     doctor,
+    health,
     lab,
     replay,
     run,
     station_file,
     trace,
+    update,
     web,
 )
 
 EPILOG = (
-    "Exit codes: 0 well; 1 a check found a difference; 2 wrong use; 69 camera, broker or output "
-    "not reachable; 70 internal; 74 disk; 78 configuration or model; 130 interrupted."
+    "Exit codes: 0 well; 1 a check found a difference; 2 wrong use; 65 update refused; 69 camera, "
+    "broker or output not reachable; 70 internal; 74 disk; 78 configuration or model; "
+    "130 interrupted."
 )
 
 app = typer.Typer(
@@ -43,6 +46,7 @@ app = typer.Typer(
 )
 app.command(name="demo")(demo.demo)
 app.command(name="run")(run.run)
+app.command(name="health")(health.check_health)
 app.command(name="replay")(replay.replay)
 app.command(name="chaos")(chaos.chaos)
 app.command(name="collect")(collect.collect)
@@ -53,6 +57,7 @@ app.command(name="web")(web.web)
 app.add_typer(web.accounts, name="accounts")
 app.add_typer(bundles.app, name="models")
 app.add_typer(station_file.app, name="config")
+app.add_typer(update.app, name="update")
 app.add_typer(lab.app, name="lab")
 
 

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Builds a container image without a container engine's daemon and runs it hardened: read-only, no
+# capabilities, no new privileges, no network, user 10001. In it: the self-check, the repository's
+# clip against its golden records, and a health check that turns red when the station hangs.
+#
+#   images.sh TARGET BASE       e.g. images.sh cpu docker.io/library/debian:bookworm-slim
+#
+# Needs root, buildah, podman and BASE in their storage; CA_BUNDLE names a certificate bundle to see
+# the network with, where a plant has its own.
+set -euo pipefail
+
+target=${1:?usage: images.sh TARGET BASE} base=${2:?usage: images.sh TARGET BASE}
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+image=localhost/lineguard-check:$target
+work=$(mktemp -d)
+name=lineguard-check-$$
+wrong() {
+	printf 'WRONG: %s\n' "$*" >&2
+	exit 1
+}
+step() { printf '\n== %s\n' "$*"; }
+clean() {
+	podman rm -f -t 0 "$name" >/dev/null 2>&1 || true
+	rm -rf "$work"
+}
+trap clean EXIT
+
+# Control groups are the host's business: what is checked here is the image.
+hardened=(--cgroups=disabled --no-healthcheck --read-only --cap-drop=all --network=none
+	--security-opt=no-new-privileges --ulimit nofile=1024:1024 --ulimit nproc=4096:4096
+	--tmpfs /tmp:size=64m --tmpfs /run/lineguard:mode=0777
+	--volume "$repository/tests/replay:/replay:ro" --volume "$work/config:/etc/lineguard:ro"
+	--tmpfs /var/lib/lineguard:mode=0777)
+
+step "build $target on $base"
+dockerfile=docker/Dockerfile
+[[ "$target" != jetson-* ]] || dockerfile=docker/Dockerfile.jetson
+buildah bud --isolation chroot --pull-never --layers --format docker --quiet \
+	--build-arg BASE_IMAGE="$base" --build-arg TARGET="$target" --build-arg JETPACK="${target#jetson-jp}" \
+	${CA_BUNDLE:+--volume "$CA_BUNDLE:/etc/ssl/certs/ca-certificates.crt:ro"} \
+	--file "$repository/$dockerfile" --target "${target%%-*}" --tag "$image" "$repository"
+podman image inspect --format '{{.Size}}' "$image" | awk '{printf "%.0f MB\n", $1 / 1e6}'
+
+step "what the image says of itself"
+[[ $(podman image inspect --format '{{.Config.User}}' "$image") == 10001:10001 ]] || wrong "its user"
+podman image inspect --format '{{json .HealthCheck}}' "$image" | grep lineguard || wrong "no health check"
+
+step "self-check, hardened"
+mkdir "$work/config"
+podman run --rm "${hardened[@]}" --entrypoint /opt/lineguard/current/bin/python "$image" \
+	-B /usr/libexec/lineguard/verify.py --image
+
+step "replay, hardened, without a network"
+podman run --rm "${hardened[@]}" "$image" replay /replay/drawn.mp4 \
+	--config /opt/lineguard/current/share/lineguard/configs/demo.yaml --against /replay/drawn.golden.jsonl |
+	tail -n 4
+
+step "health: green while it runs, red when it hangs"
+sed '/^publishers:/,$d' "$repository/docker/demo/station.yaml" >"$work/config/station.yaml"
+chmod -R a+rX "$work"
+podman run --detach --name "$name" "${hardened[@]}" "$image" >/dev/null
+healthy() { podman exec "$name" lineguard health; }
+within() {
+	local until=$((SECONDS + $1))
+	shift
+	while ! "$@" >"$work/health.txt" 2>&1; do
+		((SECONDS < until)) || return 1
+		sleep 1
+	done
+}
+unhealthy() { ! healthy; }
+within 60 healthy || { podman logs "$name" && wrong "it never became healthy: $(cat "$work/health.txt")"; }
+printf 'green\n'
+station=$(pgrep -P "$(podman inspect --format '{{.State.Pid}}' "$name")")
+kill -STOP "$station"
+within 60 unhealthy || wrong "it hangs, and the health check stays green"
+printf 'red: %s\n' "$(cat "$work/health.txt")"
+kill -CONT "$station"
+within 60 healthy || wrong "it works again, and the health check stays red"
+printf 'green again\n'
+step "the image does what it says"

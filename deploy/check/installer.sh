@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# Runs the installer for real in a fresh Debian: twice, replays the repository's clip there and
+# compares every verdict with the golden records, then again without a network, then removes it all.
+#
+#   installer.sh [--arch ARCH] [--tree DIR] [TARGET]      needs root, mmdebstrap, PyPI and Debian's mirror
+#
+# --arch arm64 needs qemu-user registered (binfmt_misc). --tree takes a fresh Debian that is there.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+repository=$(cd "$here/../.." && pwd)
+arch=amd64 tree="" target=cpu
+while (($#)); do
+	case "$1" in
+	--arch | --tree)
+		declare "${1#--}=${2:?$1 needs a value}"
+		shift
+		;;
+	*) target=$1 ;;
+	esac
+	shift
+done
+work=$(mktemp -d)
+root=$work/root
+installer=$repository/deploy/station/install.sh
+
+unmount() {
+	local at
+	for at in "$root/proc" "$root/dev"; do
+		! mountpoint -q "$at" || umount "$at"
+	done
+}
+clean() {
+	unmount
+	rm -rf --one-file-system "$work" # never into a /dev that could not be unmounted
+}
+trap clean EXIT
+step() { printf '\n== %s\n' "$*"; }
+wrong() {
+	printf 'WRONG: %s\n' "$*" >&2
+	exit 1
+}
+
+fresh() {
+	unmount
+	rm -rf --one-file-system "$root"
+	if [[ -n "$tree" ]]; then cp -a "$tree" "$root"; else
+		mmdebstrap --quiet --variant=minbase --architectures="$arch" \
+			--include=python3,python3-venv,ca-certificates,openssl bookworm "$root"
+	fi
+	cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
+	cp -L /etc/resolv.conf "$root/etc/resolv.conf"
+	mount -t proc proc "$root/proc"
+	mount --bind /dev "$root/dev"
+}
+
+replays() {
+	mkdir -p "$root/tmp/replay"
+	cp "$repository"/tests/replay/drawn.{mp4,golden.jsonl} "$root/tmp/replay/"
+	chroot "$root" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/nonexistent PYTHONDONTWRITEBYTECODE=1 \
+		setpriv --reuid=lineguard --regid=lineguard --init-groups \
+		/usr/local/bin/lineguard replay /tmp/replay/drawn.mp4 \
+		--config /opt/lineguard/current/share/lineguard/configs/demo.yaml \
+		--against /tmp/replay/drawn.golden.jsonl --json /tmp/figures.json >"$work/replay.txt" ||
+		{ cat "$work/replay.txt" && wrong "the verdicts of the replay differ"; }
+	tail -n 4 "$work/replay.txt"
+}
+
+modes_are_right() {
+	local loose
+	loose=$(find "$root/opt/lineguard" "$root/etc/lineguard" "$root/var/lib/lineguard" \
+		"$root/usr/libexec/lineguard" -perm /o+w -not -type l)
+	[[ -z "$loose" ]] || wrong "everybody may write: $loose"
+	[[ $(stat -c %a "$root/etc/lineguard/pki") == 750 ]] || wrong "the folder of keys is open"
+	loose=$(find "$root/opt/lineguard" -uid "$(chroot "$root" id -u lineguard)")
+	[[ -z "$loose" ]] || wrong "the station may change its own program: $loose"
+	chroot "$root" setpriv --reuid=lineguard --regid=lineguard --init-groups \
+		test ! -w /opt/lineguard/current/bin/lineguard || wrong "the station may change its own program"
+}
+
+step "a fresh Debian ($arch), target $target, first time"
+fresh
+"$installer" --target "$target" --root "$root" | tee "$work/first.txt"
+step "second time"
+"$installer" --target "$target" --root "$root" | tee "$work/second.txt"
+grep -qx 'install: done: 0 changes' "$work/second.txt" || wrong "the second run changed something"
+du -sm "$root/opt/lineguard/current/" | sed 's/\t.*/ MiB installed/'
+modes_are_right
+step "replay against the golden records, as the user lineguard"
+replays
+step "identity at first boot, twice"
+chroot "$root" /usr/libexec/lineguard/firstboot
+chroot "$root" stat -c '%a %U %G' /etc/lineguard/pki/station.key | grep -qx '640 root lineguard' ||
+	wrong "the station's key has wrong modes"
+chroot "$root" /usr/libexec/lineguard/firstboot | grep -q 'already' || wrong "a second identity"
+chroot "$root" openssl req -in /etc/lineguard/pki/station.csr -noout -verify -subject 2>&1
+step "removed; configuration and records stay"
+touch "$root/var/lib/lineguard/ledger.sqlite"
+"$installer" --uninstall --root "$root"
+[[ -e "$root/var/lib/lineguard/ledger.sqlite" && ! -e "$root/opt/lineguard" ]] || wrong "uninstall"
+find "$root/usr" -name '*lineguard*' | grep . && wrong "uninstall left these behind"
+
+step "without a network, from a wheelhouse"
+python=$(chroot "$root" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+"$repository/deploy/station/wheelhouse.sh" "$target" "$python" "$work/wheels"
+fresh
+unshare --net "$installer" --target "$target" --root "$root" --offline "$work/wheels"
+replays
+step "a wheel that was changed is refused, and what is installed stays in use"
+before=$(readlink "$root/opt/lineguard/current")
+printf ' ' >>"$(find "$work/wheels" -name 'pydantic-*.whl')"
+printf ' ' >>"$(find "$work/wheels" -name 'lineguard-*.whl')" # another release
+if unshare --net "$installer" --target "$target" --root "$root" --offline "$work/wheels" 2>"$work/refused.txt"; then
+	wrong "a changed wheel was installed"
+fi
+tail -n 1 "$work/refused.txt"
+[[ $(readlink "$root/opt/lineguard/current") == "$before" ]] || wrong "the release in use changed"
+replays
+step "the installer does what it says"

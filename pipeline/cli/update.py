@@ -1,0 +1,215 @@
+"""``lineguard update``: signed updates of program and models, with the way back."""
+
+import shlex
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import signing
+from pipeline.cli.output import JsonFile, console, said_to_people, write_json
+from pipeline.errors import ConfigError, UpdateError
+from pipeline.update import order as orders
+from pipeline.update.kinds import AppKind, ModelKind
+from pipeline.update.slots import Slots
+from pipeline.update.source import source_of
+from pipeline.update.updater import Kind, Updater, Watch
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Bring signed updates to this station, and take back what does not prove itself.",
+)
+
+
+class What(str, Enum):
+    """What is updated."""
+
+    model = "model"
+    app = "app"
+
+
+FOLDERS = {What.model: Path("/var/lib/lineguard/models"), What.app: Path("/opt/lineguard")}
+
+Updated = Annotated[What, typer.Option("--kind", help="What is updated.")]
+Folder = Annotated[
+    Path | None, typer.Option(help="Where its slots lie; else where the installer puts them.")
+]
+Target = Annotated[str, typer.Option(help="What this station is: cpu, openvino, gpu, ...")]
+Keys = Annotated[
+    list[Path], typer.Option("--key", help="File of a trusted public key; may be given again.")
+]
+Runtime = Annotated[str, typer.Option(help="Runtime that a new model is proved with.")]
+Restart = Annotated[str, typer.Option(help="Command that lets the station run the new release.")]
+Ports = Annotated[
+    list[int], typer.Option("--health-port", help="health.port of each station file; all count.")
+]
+Steady = Annotated[float, typer.Option(help="It must be well so long without a break.")]
+Probation = Annotated[float, typer.Option(help="and that within so long.")]
+RESTART = "systemctl try-restart lineguard@*.service"
+
+
+@app.command()
+def apply(
+    source: Annotated[str, typer.Argument(help="A folder (a stick), or a URL, with update.json.")],
+    target: Target,
+    key: Keys,
+    health_port: Ports,
+    kind: Updated = What.model,
+    folder: Folder = None,
+    runtime: Runtime = "onnx",
+    restart: Restart = RESTART,
+    steady_s: Steady = 60.0,
+    probation_s: Probation = 300.0,
+    if_newer: Annotated[
+        bool, typer.Option("--if-newer", help="Nothing newer is no error; for a timer.")
+    ] = False,
+    json: JsonFile = None,
+) -> None:
+    """Fetch an update, check and prove it, put it to work, watch it, and go back if it is not well.
+
+    A download that was cut off goes on where it stopped. Nothing is taken that no trusted key
+    signed, that is for another target, or that is older than what this station has had.
+
+    JSON keys: release, was.
+    """
+    slots = Slots(folder or FOLDERS[kind])
+    was = slots.at("current")
+    watch = _watch(restart, health_port, steady_s, probation_s)
+    updater = Updater(slots, _kind(kind, target, runtime), signing.read_trust(key), target, watch)
+    offered = source_of(source)
+    if if_newer and not updater.is_news(offered):
+        said_to_people(json).print("nothing newer is offered")
+        write_json({"release": was, "was": was}, json)
+        return
+    release = updater.apply(offered, orders.utc_now())
+    said_to_people(json).print(f"{release} is at work; before it: {was or 'nothing'}")
+    write_json({"release": release, "was": was}, json)
+
+
+@app.command()
+def resume(
+    health_port: Ports,
+    kind: Updated = What.model,
+    folder: Folder = None,
+    restart: Restart = RESTART,
+    steady_s: Steady = 60.0,
+    probation_s: Probation = 300.0,
+) -> None:
+    """Finish what a power cut left of an update; for every boot. Does nothing if there is nothing.
+
+    A release that took the station down twice in its probation is taken back.
+    """
+    _settler(kind, folder, _watch(restart, health_port, steady_s, probation_s)).resume()
+    console.print(f"at work: {Slots(folder or FOLDERS[kind]).at('current') or 'nothing'}")
+
+
+@app.command()
+def rollback(kind: Updated = What.model, folder: Folder = None, restart: Restart = RESTART) -> None:
+    """Put the release before to work again."""
+    watch = Watch(lambda: _restart(restart), lambda: None)
+    console.print(f"at work: {_settler(kind, folder, watch).rollback()}")
+
+
+@app.command()
+def status(kind: Updated = What.model, folder: Folder = None, json: JsonFile = None) -> None:
+    """Say what is at work, what was before, and what an update has come to.
+
+    JSON keys: current, previous, phase, sequence, refused.
+    """
+    slots = Slots(folder or FOLDERS[kind])
+    state = slots.state()
+    figures = {
+        "current": slots.at("current"),
+        "previous": slots.at("previous"),
+        "phase": state.phase,
+        "sequence": state.sequence,
+        "refused": list(state.refused),
+    }
+    for name, value in figures.items():
+        said_to_people(json).print(f"{name:9} {value}", markup=False)
+    write_json(figures, json)
+
+
+@app.command()
+def make(
+    folder: Annotated[Path, typer.Argument(help="Holds payload/ with the files of the update.")],
+    key: Annotated[Path, typer.Option(help="Private key; see: lineguard models keygen.")],
+    version: Annotated[str, typer.Option(help="For people, e.g. 2.1.0.")],
+    sequence: Annotated[int, typer.Option(min=1, help="Higher than of every update before.")],
+    target: Annotated[str, typer.Option(help="For which stations; any: for all.")] = "any",
+    kind: Updated = What.model,
+    not_after: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="Nobody takes it after this moment."),
+    ] = None,
+) -> None:
+    """Make and sign an update of a folder; carry the folder on a stick or put it on a web server.
+
+    A model's payload is its bundle. A program's payload holds wheels/ (of wheelhouse.sh), deploy/
+    and, for a replay before it is put to work, proof/ (clip.mp4, golden.jsonl, station.yaml).
+    """
+    page = orders.make(
+        folder, key, kind=kind.value, version=version, target=target, sequence=sequence,
+        not_after=not_after,
+    )  # fmt: skip
+    size = sum(entry.size for entry in page.files.values()) / 1e6
+    console.print(f"{folder}: {len(page.files)} files, {size:.1f} MB, signed")
+
+
+def _kind(kind: What, target: str, runtime: str) -> Kind:
+    return ModelKind(runtime) if kind is What.model else AppKind(target)
+
+
+def _settler(kind: What, folder: Path | None, watch: Watch) -> Updater:
+    """Return an updater for what needs neither a new release nor a key."""
+    slots = Slots(folder or FOLDERS[kind])
+    return Updater(slots, _kind(kind, "", ""), signing.Trust(()), "", watch)
+
+
+def _watch(restart: str, ports: list[int], steady_s: float, probation_s: float) -> Watch:
+    if not 0 < steady_s <= probation_s:
+        raise ConfigError("--steady-s must be above 0 and at most --probation-s")
+    return Watch(lambda: _restart(restart), lambda: _well(ports, steady_s, probation_s))
+
+
+def _restart(command: str) -> None:
+    try:
+        done = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
+    except (OSError, ValueError) as error:
+        raise UpdateError(f"--restart {command}: {error}") from error
+    if done.returncode:
+        raise UpdateError(f"--restart {command}: {done.stderr.strip() or done.returncode}")
+
+
+def _well(ports: list[int], steady_s: float, probation_s: float) -> str | None:
+    """Return None once all stations were ready for ``steady_s`` on end, or why they were not."""
+    end = time.monotonic() + probation_s
+    since, why = None, "it was not asked yet"
+    while (now := time.monotonic()) < end:
+        wrong = next((said for port in ports if (said := _not_ready(port))), None)
+        if wrong is not None:
+            since, why = None, wrong
+        elif since is None:
+            since = now
+        elif now - since >= steady_s:
+            return None
+        time.sleep(min(1.0, steady_s / 5))
+    return f"not well for {steady_s:.0f} s on end within {probation_s:.0f} s: {why}"
+
+
+def _not_ready(port: int) -> str | None:
+    url = f"http://127.0.0.1:{port}/readyz"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=5):
+            return None
+    except urllib.error.HTTPError as error:
+        return f"{url}: {error.read(500).decode('utf-8', 'replace')}"
+    except OSError as error:
+        return f"{url}: {error}"

@@ -11,8 +11,9 @@ KILLS := 200
 demo: $(VENV)/station.stamp  ## the whole product on this machine, without torch
 	$(BIN)/lineguard demo
 
-test: $(VENV)/test.stamp check  ## the whole suite, and the checks
+test: $(VENV)/test.stamp check  ## the whole suite, the checks, and a short drill of kills
 	$(BIN)/python -m pytest
+	$(BIN)/lineguard chaos --kills 40
 
 check: $(VENV)/test.stamp  ## style, types, and who may import whom
 	$(BIN)/ruff check .
@@ -25,6 +26,7 @@ chaos: $(VENV)/station.stamp  ## every fault on purpose, the long way; the last 
 	$(BIN)/lineguard chaos --network
 	[ "$$(id -u)" -ne 0 ] || $(BIN)/lineguard chaos --full-disk
 	[ "$$(id -u)" -ne 0 ] || $(BIN)/lineguard chaos --power-cuts $(KILLS)
+
 check-deploy: $(VENV)/deploy.stamp  ## scripts, container recipes and fleet files
 	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/check/lint.sh
 

@@ -118,7 +118,7 @@ def _mark(order: Order) -> Path | None:
     It saves a second whenever a station comes back after a crash. It lies where a restart of the
     machine clears it; None if there is no such folder of our own.
     """
-    given = os.environ.get("RUNTIME_DIRECTORY")
+    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]  # systemd may name several
     folder = Path(given) if given else Path(tempfile.gettempdir()) / f"lineguard-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

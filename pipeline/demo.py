@@ -69,6 +69,7 @@ def demo(
         camera: Any = open_camera(config, clock)
         inbox = _Inbox(on_message)
         window, live = open_window(config, clock), live_path(config)
+        (live / FAULTS_FILE).unlink(missing_ok=True)
         with (
             _subscriber(broker.host, broker.port, inbox),
             Trouble(live / FAULTS_FILE, broker) as trouble,

@@ -257,7 +257,7 @@ def _packed(frame: Frame, parts: Sequence[InView], width: int) -> tuple[bytes, b
     scale = min(1.0, width / image.shape[1])
     if scale < 1:
         size = round(image.shape[1] * scale), round(image.shape[0] * scale)
-        # A quarter of INTER_AREA's time for a 1080p frame (1.0 against 4.2 ms of a core).
+        # INTER_AREA takes four times as long of a 1080p frame: 4.2 against 1.0 ms of a core.
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR), np.uint8)
     header = {
         "shape": image.shape,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pipeline import schema
 from pipeline.cli.output import JsonFile, Rate, line_of, said_to_people, write_json
 from pipeline.cli.replay import say_replay
 from pipeline.errors import MissingExtra
+from pipeline.live import live_folder
 from pipeline.plugins import vendor
 from pipeline.shipped import shipped
 from pipeline.station import Station
@@ -59,8 +61,8 @@ def demo(
     endless = web and not fast and boards is None and sys.stdout.isatty()
     people.print("line: drawn boards  ->  model  ->  verdict  ->  MQTT broker (127.0.0.1)  ->  you")
     with (
-        tempfile.TemporaryDirectory(prefix="lineguard-demo-") as scratch,
-        _dashboard(web and not fast, people, file, store or Path(scratch), port),
+        _store(store) as folder,
+        _dashboard(web and not fast, people, file, folder, port),
         Rate("line", "frames") as rate,
     ):
         if endless:
@@ -78,7 +80,7 @@ def demo(
 
         done = demonstration.demo(
             file,
-            store or Path(scratch),
+            folder,
             boards=None if endless else boards or BOARDS,
             seed=seed,
             realtime=not fast,
@@ -88,6 +90,17 @@ def demo(
         say_replay(people, done)
         people.print(f"MQTT:     {len(delivered)} of {len(done.records)} records arrived")
         write_json(done.figures() | {"delivered": len(delivered)}, json)
+
+
+@contextmanager
+def _store(named: Path | None) -> Iterator[Path]:
+    """Yield the store's folder; one that nobody named is gone afterwards, its window too."""
+    if named is not None:
+        yield named
+        return
+    with tempfile.TemporaryDirectory(prefix="lineguard-demo-") as scratch:
+        yield Path(scratch)
+        shutil.rmtree(live_folder(Path(scratch)), ignore_errors=True)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def web(
     board = _board(_loaded(config, store), demo=demo)
     if not address.is_local and not board.desk.has_accounts and sys.stdin.isatty():
         console.print("Others can reach this dashboard: choose the password of 'engineer'.")
-        _set(board.desk, "engineer", "engineer", _asked())
+        board.desk.set_account("engineer", _asked(), _role("engineer"), _who())
     if demo:
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     serving = server.prepare(board, address)
@@ -68,8 +68,8 @@ def set_account(
 
     The password is asked for; a program gives it in the environment variable LINEGUARD_PASSWORD.
     """
-    desk = _desk_of(config, store)
-    _set(desk, name, role, os.environ.get(PASSWORD) or _asked())
+    desk, known = _desk_of(config, store), _role(role)
+    desk.set_account(name, os.environ.get(PASSWORD) or _asked(), known, _who())
     console.print(f"{name}: {role}")
 
 
@@ -98,13 +98,13 @@ def _end_with_parent(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _set(desk: Any, name: str, role: str, password: str) -> None:
+def _role(word: str) -> Any:
     from pipeline.web.desk import Role
 
-    known = {r.word: r for r in Role}
-    if role not in known:
-        raise ConfigError(f"--role {role}: use {', '.join(known)}")
-    desk.set_account(name, password, known[role], _who())
+    known = {role.word: role for role in Role}
+    if word not in known:
+        raise ConfigError(f"--role {word}: use {', '.join(known)}")
+    return known[word]
 
 
 def _asked() -> str:

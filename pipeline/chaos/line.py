@@ -26,7 +26,7 @@ from pipeline.store import DATABASE, Outbox
 HOST = "127.0.0.1"
 COLLECTOR = "chaos"
 SOURCE = "lineguard/chaos/hall-1/line-1/station-1"
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 POLL_S = 0.01
 STOP_S = 30.0
 SIDE_PX = 160

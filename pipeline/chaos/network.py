@@ -94,14 +94,17 @@ def spoil_network(folder: Path, on_fault: Callable[[str], None]) -> Weather:
                 began_ns[fault.name] = time.monotonic_ns()
                 shown[fault.name] = _suffer(line, cable, fault, states)
         siege.finish(0)
-        noticed = {name: _first(siege.witness.told_ns, t_ns) for name, t_ns in began_ns.items()}
+        ends_ns = [*list(began_ns.values())[1:], time.monotonic_ns()]
+        noticed = {
+            name: _first(siege.witness.told_ns, began, end)
+            for (name, began), end in zip(began_ns.items(), ends_ns, strict=True)
+        }
         return Weather(siege.audit(), noticed, shown)
 
 
-def _first(told_ns: list[int], began_ns: int) -> float | None:
-    """Return the seconds until a change of state, within the longest time a fault lasts."""
-    late_ns = began_ns + int(max(fault.seconds for fault in FAULTS) * NS_PER_S)
-    moment = next((t for t in told_ns if began_ns < t < late_ns), None)
+def _first(told_ns: list[int], began_ns: int, end_ns: int) -> float | None:
+    """Return the seconds from the begin of a fault to a change of state before the next fault."""
+    moment = next((t for t in told_ns if began_ns < t < end_ns), None)
     return None if moment is None else round((moment - began_ns) / NS_PER_S, 2)
 
 

@@ -26,7 +26,7 @@ from pipeline.store import Ledger, Outbox
 from pipeline.types import Record
 
 GROUP = 10
-WINDOW = 256
+WINDOW = 64
 
 
 def rss_mb() -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 from pipeline import plugins
 from pipeline.bundle import Bundle, open_bundle
@@ -20,7 +20,7 @@ from pipeline.publishers import Address, Publisher
 from pipeline.records import Identity, StoredPicture
 from pipeline.rules import Rulebook
 from pipeline.station import KeepsPictures, Station
-from pipeline.store import Ledger, Outbox, Pictures
+from pipeline.store import Ledger, Outbox, Pictures, recorded_parts
 from pipeline.triggers import AnnouncedTrigger, Trigger
 from pipeline.types import Inspection, Record, Verdict
 from pipeline.vision.picture import encode_jpeg
@@ -91,7 +91,8 @@ def build(
     receivers = _receivers(config)
     ledger = Ledger(config.store_path, tuple(receivers))
     inspector = make_inspector(config, model)
-    gate = _open_gate(config, inspector.trigger)
+    identity = identity_of(config, model)
+    gate = _open_gate(config, inspector.trigger, identity.run)
     outputs = [
         plugins.load("outputs", c.kind).create(c.options, clock)
         for c in config.outputs
@@ -108,7 +109,7 @@ def build(
         inspector=inspector,
         ledger=ledger,
         keep_picture=_picture_keeper(config),
-        identity=identity_of(config, model),
+        identity=identity,
         clock=clock,
         outputs=[*([gate] if gate else []), *outputs],
         outboxes={
@@ -126,7 +127,7 @@ def _is_guarded(choice: Choice) -> bool:
     return getattr(choice.options, "guarded", False)
 
 
-def _open_gate(config: StationConfig, trigger: Trigger) -> Gate | None:
+def _open_gate(config: StationConfig, trigger: Trigger, run: str) -> Gate | None:
     """Find or start the guard, if the file names an output that it must own."""
     guarded = [c for c in config.outputs if _is_guarded(c)]
     if not guarded:
@@ -134,9 +135,17 @@ def _open_gate(config: StationConfig, trigger: Trigger) -> Gate | None:
     outputs = [NamedOutput(kind=c.kind, options=c.options.model_dump(mode="json")) for c in guarded]
     announced = isinstance(trigger, AnnouncedTrigger)
     spec = Spec(outputs=tuple(outputs), triggered=announced, **config.document.gate.model_dump())
-    if isinstance(trigger, AnnouncedTrigger):
-        return Gate(spec, config.store_path, trigger.announce)
-    return Gate(spec, config.store_path)
+    if not isinstance(trigger, AnnouncedTrigger):
+        return Gate(spec, config.store_path, run)
+
+    @lru_cache(maxsize=4)
+    def recorded(earlier: str) -> frozenset[int]:
+        return recorded_parts(config.store_path, earlier)
+
+    def was_recorded(earlier: str, part: int) -> bool:
+        return part in recorded(earlier)
+
+    return Gate(spec, config.store_path, run, trigger.announce, was_recorded)
 
 
 def identity_of(config: StationConfig, model: Model) -> Identity:

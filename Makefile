@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STATION_EXTRAS := cpu,openvino,demo
-TEST_EXTRAS := $(STATION_EXTRAS),dev,lab
+TEST_EXTRAS := $(STATION_EXTRAS),modbus,opcua,gpio,dev,lab
 
 .PHONY: demo test check bench clean
 

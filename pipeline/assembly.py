@@ -6,7 +6,7 @@ import math
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from pipeline import plugins, selftest
@@ -28,7 +28,7 @@ from pipeline.rules import Rulebook
 from pipeline.selftest import Question
 from pipeline.signing import Trust, read_trust
 from pipeline.station import Inspects, KeepsPictures, Station
-from pipeline.store import Ledger, Outbox, Pictures
+from pipeline.store import Ledger, Outbox, Pictures, recorded_parts
 from pipeline.trial import Bounds, try_model
 from pipeline.triggers import AnnouncedTrigger, Trigger
 from pipeline.types import Inspection, Record, Verdict
@@ -136,7 +136,7 @@ def build(
     receivers = _receivers(config)
     store = config.document.store
     ledger = Ledger(config.store_path, tuple(receivers), store.reserve_mb << 20)
-    gate = _open_gate(config, inspector.trigger)
+    gate = _open_gate(config, inspector.trigger, identity.run)
     outputs = [
         plugins.load("outputs", c.kind).create(c.options, clock)
         for c in config.outputs
@@ -205,7 +205,7 @@ def _is_guarded(choice: Choice) -> bool:
     return getattr(choice.options, "guarded", False)
 
 
-def _open_gate(config: StationConfig, trigger: Trigger) -> Gate | None:
+def _open_gate(config: StationConfig, trigger: Trigger, run: str) -> Gate | None:
     """Find or start the guard, if the file names an output that it must own."""
     guarded = [c for c in config.outputs if _is_guarded(c)]
     if not guarded:
@@ -213,9 +213,17 @@ def _open_gate(config: StationConfig, trigger: Trigger) -> Gate | None:
     outputs = [NamedOutput(kind=c.kind, options=c.options.model_dump(mode="json")) for c in guarded]
     announced = isinstance(trigger, AnnouncedTrigger)
     spec = Spec(outputs=tuple(outputs), triggered=announced, **config.document.gate.model_dump())
-    if isinstance(trigger, AnnouncedTrigger):
-        return Gate(spec, config.store_path, trigger.announce)
-    return Gate(spec, config.store_path)
+    if not isinstance(trigger, AnnouncedTrigger):
+        return Gate(spec, config.store_path, run)
+
+    @lru_cache(maxsize=4)
+    def recorded(earlier: str) -> frozenset[int]:
+        return recorded_parts(config.store_path, earlier)
+
+    def was_recorded(earlier: str, part: int) -> bool:
+        return part in recorded(earlier)
+
+    return Gate(spec, config.store_path, run, trigger.announce, was_recorded)
 
 
 def open_window(config: StationConfig, clock: Clock) -> Window:

@@ -293,6 +293,19 @@ def read_records(folder: Path) -> Iterator[Record]:
             db.close()
 
 
+def recorded_parts(folder: Path, run: str, last: int = 20_000) -> frozenset[int]:
+    """Return the numbers of the parts among the last records of a run."""
+    with _store_errors(folder):
+        db = _connect(folder)
+        try:
+            rows = db.execute(
+                "SELECT body FROM records WHERE run = ? ORDER BY seq DESC LIMIT ?", (run, last)
+            ).fetchall()
+        finally:
+            db.close()
+    return frozenset(_decoded(folder, body).part for (body,) in rows)
+
+
 def _checked(folder: Path, body: bytes, kept: str, previous: str) -> Record:
     """Read a record whose bytes must fit the hash kept beside them, and the record before."""
     if hashlib.sha256(body).hexdigest() != kept:

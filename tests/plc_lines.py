@@ -131,7 +131,7 @@ def end_guard(store: Path) -> None:
     connection = _connected(store) if store.exists() else None
     if connection is not None:
         with connection:
-            connection.sendall(packed({"do": "attach", "spec": "{}"}))
+            connection.sendall(packed({"do": "attach", "spec": "{}", "run": ""}))
             log = (store / "gate.log").read_text().splitlines()
         for line in log[::-1]:
             if "guards as process" in line:

@@ -216,6 +216,12 @@ def test_a_new_run_is_told_what_the_last_one_left_unrecorded() -> None:
     assert run(state, Judged(11 * MS, 1, PASS), Recorded(12 * MS, 1)).cases == ()
 
 
+def test_a_case_remembers_the_run_in_which_it_was_opened() -> None:
+    state = run(State(), Attached(0, "first"), Line(1, Inputs(True, trigger=True)))
+    state = run(state, Attached(2, "second"))
+    assert [(c.number, c.origin) for c in state.cases] == [(1, ("first", 1))]
+
+
 def test_an_open_trigger_of_a_run_before_is_never_decided_by_the_next_run() -> None:
     state = run(at_work(), Attached(5 * MS), Alive(5 * MS, True), Judged(6 * MS, 1, PASS))
     seen = signals(state)

@@ -13,7 +13,14 @@ from pipeline import schema
 from pipeline.errors import StoreError
 from pipeline.records import GENESIS, Link, uuid7
 from pipeline.schema import EXAMPLE
-from pipeline.store import DATABASE, Ledger, Outbox, Pictures, read_records
+from pipeline.store import (
+    DATABASE,
+    Ledger,
+    Outbox,
+    Pictures,
+    read_records,
+    recorded_parts,
+)
 from pipeline.types import Record
 from tests.doubles import manual_clock
 
@@ -189,6 +196,13 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
 
 
 # --- outbox
+
+
+def test_the_parts_of_a_run_can_be_asked_for(tmp_path: Path) -> None:
+    kept = filled(tmp_path, 3)
+    assert recorded_parts(tmp_path, "run-1") == {record.part for record in kept}
+    assert recorded_parts(tmp_path, "run-1", last=1) == {kept[-1].part}
+    assert recorded_parts(tmp_path, "another") == frozenset()
 
 
 def test_a_receiver_is_told_of_every_record_until_it_confirms(tmp_path: Path) -> None:

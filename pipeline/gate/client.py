@@ -33,8 +33,11 @@ class Gate:
     Args:
         spec: the outputs and times of the guard.
         folder: of the store; it must exist.
+        run: names this start of the station.
         on_trigger: told of each trigger of the PLC: number, time, and the decision if the guard
             already made one; from a thread of the gate.
+        was_recorded: tells whether an earlier run has recorded a part (run, number): a station
+            that is killed between its ledger's commit and its word to the guard has done both.
 
     Raises:
         ConfigError: an output could not be opened as it was named.
@@ -45,10 +48,14 @@ class Gate:
         self,
         spec: Spec,
         folder: Path,
+        run: str = "",
         on_trigger: Callable[[int, int, Decision | None], None] = lambda n, t_ns, decision: None,
+        was_recorded: Callable[[str, int], bool] = lambda run, part: False,
     ) -> None:
         self._spec = spec
+        self._run = run
         self._on_trigger = on_trigger
+        self._was_recorded = was_recorded
         self._ready = False
         self._lost: OutputError | None = None
         self._on_lost: Callable[[OutputError], None] = lambda error: None
@@ -58,7 +65,7 @@ class Gate:
         self._answers: dict[int, Decision] = {}
         self._changed = threading.Condition()
         self._sending = threading.Lock()
-        self._connection = _attached(spec, folder)
+        self._connection = _attached(spec, folder, run)
         self._stopped = threading.Event()
         for name, loop in (("gate-hear", self._hear), ("gate-beat", self._beat)):
             threading.Thread(target=loop, name=name, daemon=True).start()
@@ -147,14 +154,20 @@ class Gate:
                 self._answers[message["part"]] = _decision(message)
                 self._changed.notify_all()
         elif message["is"] == "trigger":
-            decision = _decision(message) if message["verdict"] else None
-            self._on_trigger(message["number"], message["t_ns"], decision)
+            self._triggered(message)
         elif message["is"] == "line":
             with self._changed:
                 self._line_fault, told = message["fault"], self._on_line
             told(self._line_fault)
         elif message["is"] == "fault":
             self._lose(OutputError(message["said"]))
+
+    def _triggered(self, message: Message) -> None:
+        if message["run"] != self._run and self._was_recorded(message["run"], message["part"]):
+            self.recorded(message["number"])
+            return
+        decision = _decision(message) if message["verdict"] else None
+        self._on_trigger(message["number"], message["t_ns"], decision)
 
     def _beat(self) -> None:
         while not self._stopped.wait(BEAT_S):
@@ -177,7 +190,7 @@ def _decision(message: Message) -> Decision:
     return Decision(Verdict(message["verdict"]), (str(message["reason"]),))
 
 
-def _attached(spec: Spec, folder: Path) -> socket.socket:
+def _attached(spec: Spec, folder: Path, run: str) -> socket.socket:
     """Return a connection to a guard that has this spec; start one if there is none."""
     deadline = time.monotonic() + OPEN_S
     while time.monotonic() < deadline:
@@ -185,7 +198,8 @@ def _attached(spec: Spec, folder: Path) -> socket.socket:
         if connection is None:
             _start_guard(spec, folder)
             continue
-        answer = _asked(connection, {"do": "attach", "spec": spec.model_dump_json()})
+        attach = {"do": "attach", "spec": spec.model_dump_json(), "run": run}
+        answer = _asked(connection, attach)
         if answer == "attached":
             connection.settimeout(None)
             return connection

@@ -154,7 +154,7 @@ class Guard:
 
     def _obey(self, connection: socket.socket, message: Message) -> None:
         if message["do"] == "attach":
-            self._attach(connection, message["spec"])
+            self._attach(connection, message["spec"], str(message["run"]))
             return
         if connection is not self._station:
             raise ValueError(f"{message['do']} before attach")
@@ -170,7 +170,7 @@ class Guard:
         else:
             raise ValueError(f"there is no '{message['do']}'")
 
-    def _attach(self, connection: socket.socket, spec: str) -> None:
+    def _attach(self, connection: socket.socket, spec: str, run: str) -> None:
         if self._station is not None:
             connection.sendall(packed({"is": "busy"}))
         elif Spec.model_validate_json(spec) != self._spec:
@@ -181,7 +181,7 @@ class Guard:
             self._station = connection
             self._told.clear()
             self._line_told = None
-            self._happened(Attached(self._clock.now_ns()))
+            self._happened(Attached(self._clock.now_ns(), run))
             self._tell({"is": "attached"})
 
     def _judge(self, now_ns: int, message: Message) -> None:
@@ -246,6 +246,8 @@ def _announcement(case: Case) -> Message:
         "is": "trigger",
         "number": case.number,
         "t_ns": case.t_ns,
+        "run": case.origin[0],
+        "part": case.origin[1],
         "verdict": case.verdict.value if case.verdict else None,
         "reason": case.reason or "the station ended before it had recorded this verdict",
     }

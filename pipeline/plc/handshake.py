@@ -46,6 +46,7 @@ class Attached:
     """A station begins a run: numbers start at 1, behind what the last run left unrecorded."""
 
     t_ns: int
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ class Case:
         verdict: what the line got; None while it is open.
         reason: why the guard decided it, empty if the station did.
         answered: the station has spoken on it, be it too late.
+        origin: the run in which the edge was seen, and its number there.
     """
 
     number: int
@@ -117,6 +119,7 @@ class Case:
     verdict: Verdict | None = None
     reason: str = ""
     answered: bool = False
+    origin: tuple[str, int] = ("", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ class State:
     inputs: Inputs = field(default_factory=Inputs)
     plc_ns: int | None = None
     attached: bool = False
+    run: str = ""
     station_ready: bool = False
     station_ns: int = 0
     latched: bool = False
@@ -216,7 +220,7 @@ def step(state: State, event: Event) -> State:
     if isinstance(event, Line):
         state = _line_read(state, event.inputs)
     elif isinstance(event, Attached):
-        state = _attached(state)
+        state = _attached(state, event.run)
     elif isinstance(event, Alive):
         state = replace(state, station_ready=event.ready, station_ns=state.now_ns)
     elif isinstance(event, Judged):
@@ -283,7 +287,8 @@ def _line_read(state: State, new: Inputs) -> State:
 def _triggered(state: State, new: Inputs) -> State:
     """Take a rising edge of the trigger: accept it, or count it and say why not."""
     ready, number = state.ready, state.next_number
-    opened = (*state.cases, Case(number, state.now_ns))[-MAX_OPEN_BOOKS:]
+    case = Case(number, state.now_ns, origin=(state.run, number))
+    opened = (*state.cases, case)[-MAX_OPEN_BOOKS:]
     known = replace(state, cases=opened, next_number=number + 1)
     if ready:
         accepted = replace(
@@ -301,14 +306,14 @@ def _triggered(state: State, new: Inputs) -> State:
     return replace(_with_verdict(known, number, Verdict.UNSURE, reason), error=code)
 
 
-def _attached(state: State) -> State:
+def _attached(state: State, run: str) -> State:
     """Number what the last run left unrecorded from 1 again; close what is still open."""
     state = _closed(state, Verdict.UNSURE, "the station was started anew")
     if state.phase is Phase.WORKING:
         state = _entered(replace(state, shown=Verdict.UNSURE), Phase.RESULT)
     left = tuple(replace(c, number=i) for i, c in enumerate(state.cases, 1))
     return replace(
-        state, attached=True, station_ready=False, station_ns=state.now_ns,
+        state, attached=True, run=run, station_ready=False, station_ns=state.now_ns,
         cases=left, next_number=len(left) + 1, current=0,
     )  # fmt: skip
 

@@ -69,6 +69,13 @@ def test_trained_weights_become_a_bundle_with_figures_and_a_card(
     assert "drawn/test" in (out / CARD).read_text()
     for artefact in bundle.manifest.artefacts.values():
         assert bundle.checked_file(artefact).is_file()
+    assert bundle.report() == made.parity
+    assert made.parity.ok
+    kept, gone = set(bundle.manifest.artefacts), {w.split()[0] for w in made.parity.withdrawn}
+    assert "fp32" in kept
+    assert {"fp16", "int8", "int8-openvino"} <= kept | gone
+    named = {Path(f.path).stem for f in bundle.manifest.artefacts.values()}
+    assert {f.stem for f in out.glob("tiny.*")} == named, "what was withdrawn is deleted"
 
 
 def test_the_hash_of_a_data_set_changes_with_one_label(drawn: Path) -> None:

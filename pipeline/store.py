@@ -295,8 +295,8 @@ def read_records(folder: Path) -> Iterator[Record]:
 
 def recorded_parts(folder: Path, run: str, last: int = 20_000) -> frozenset[int]:
     """Return the numbers of the parts among the last records of a run."""
-    with _store_errors(folder):
-        db = _connect(folder)
+    with store_errors(folder):
+        db = open_database(folder / DATABASE)
         try:
             rows = db.execute(
                 "SELECT body FROM records WHERE run = ? ORDER BY seq DESC LIMIT ?", (run, last)

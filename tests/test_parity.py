@@ -295,7 +295,7 @@ def unproved(folder: Path) -> Bundle:
     artefact = bundle.manifest.artefacts["fp32"].model_copy(
         update={"runtimes": ("onnx", "openvino")}
     )
-    return prove.rewrite(folder, bundle.manifest, artefacts={"fp32": artefact})
+    return prove.rewrite(bundle, artefacts={"fp32": artefact})
 
 
 def test_the_gate_finds_a_bundle_of_equals_green_and_writes_its_report(tmp_path: Path) -> None:
@@ -314,18 +314,14 @@ def test_a_red_artefact_is_taken_out_before_a_bundle_ships(tmp_path: Path) -> No
     named = bundle.manifest.artefacts["fp32"].model_copy(
         update={"path": other.name, "sha256": sha256_of(other), "precision": "int8"}
     )
-    bundle = prove.rewrite(
-        tmp_path,
-        bundle.manifest,
-        artefacts={**bundle.manifest.artefacts, "int8": named},
-    )
+    bundle = prove.rewrite(bundle, artefacts={**bundle.manifest.artefacts, "int8": named})
     report = prove.prove(bundle, FEW)
     assert not report.ok
     assert report.flips >= 3
     manifest, report = prove.without_red(bundle.manifest, report)
     assert (list(manifest.artefacts), report.ok, report.flips) == (["fp32"], True, 0)
     assert "int8 on onnx/cpu" in report.withdrawn
-    prove.rewrite(tmp_path, bundle.manifest, artefacts=manifest.artefacts)
+    prove.rewrite(bundle, artefacts=manifest.artefacts)
     assert not other.exists()
 
 

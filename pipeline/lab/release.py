@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline import sealing
 from pipeline.bundle import Bundle, Threshold, open_bundle
 from pipeline.detector import open_detector
 from pipeline.errors import ConfigError
@@ -16,12 +18,15 @@ from pipeline.lab.datasets import Dataset, read_dataset
 from pipeline.lab.evaluate import LEAST_SCORE, evaluate, look
 from pipeline.lab.export import Parity, export_bundle
 from pipeline.lab.prove import frozen_set, keep, prove, rewrite, without_red
+from pipeline.lab.synth import write_dataset
 from pipeline.lab.train import read_recipe
 from pipeline.lab.variants import FOR_PROCESSORS, Variant, add_variants
 from pipeline.plugins import load
 from pipeline.proof import Report
+from pipeline.synth.defects import KINDS
 
 RUNTIME = "onnx"
+GOLDEN, GOLDEN_SEED = 4, 21
 COMPARED = 8
 """Validation pictures on which the artefact is compared with torch."""
 
@@ -107,7 +112,29 @@ def with_variants(
     manifest, report = without_red(bundle.manifest, report)
     bundle = keep(rewrite(bundle, artefacts=manifest.artefacts), report)
     (bundle.path / card.CARD).write_text(card.card(bundle), encoding="utf-8")
+    _seal(bundle)
     return report
+
+
+def _seal(bundle: Bundle) -> None:
+    """Add golden pictures, where boards show what the model knows, and a hash for every file.
+
+    They are drawn: pictures of a data set may not be passed on.
+    """
+    if bundle.manifest.labels == KINDS:
+        size = max(bundle.manifest.input.height, bundle.manifest.input.width)
+        with tempfile.TemporaryDirectory(prefix="lineguard-golden-") as scratch:
+            drawn = write_dataset(
+                Path(scratch, "drawn"),
+                images=GOLDEN,
+                good_share=0.0,
+                seed=GOLDEN_SEED,
+                size=size,
+                looks={"binary": 1.0},
+                val_share=0.0,
+            )
+            sealing.add_golden(bundle.path, read_dataset(drawn).pictures("train"))
+    sealing.seal(bundle.path)
 
 
 def _choose_thresholds(

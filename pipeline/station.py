@@ -432,8 +432,9 @@ class Station:
 
     def _tell(self, records: Sequence[Record]) -> None:
         self._kept.set()
-        for record in records:
-            self._on_record(record)
+        with self._lookout.beats["keep"].step():
+            for record in records:
+                self._on_record(record)
 
     def _hold(self, batch: Sequence[Inspection], error: DiskFull) -> None:
         """Reject what finds no room, and record it, as rejected, once there is some.

@@ -74,7 +74,7 @@ class Rtsp:
 
     def frames(self) -> Iterator[Frame]:
         self.close()
-        with Opening() as opening, _FormatWatch() as watch:
+        with Opening() as opening, _FormatWatch(self._options.stall_ms) as watch:
             self._opening = opening
             self._connect(opening)
             if self._options.watch_format:
@@ -169,14 +169,18 @@ class _FormatWatch:
         fault: what it noticed, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stall_ms: int) -> None:
         self.fault: str | None = None
         self._packets = Opening()
+        self._left = threading.Event()
+        # A camera that is lost ends both sessions: the one that shows pictures says so first.
+        self._patience_s = stall_ms / 1000 + 0.5
 
     def __enter__(self) -> "_FormatWatch":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._left.set()
         self._packets.end()
 
     def start(self, url: str, timeouts: dict[int, int]) -> None:
@@ -188,7 +192,7 @@ class _FormatWatch:
 
     def _run(self, url: str, settings: dict[int, int]) -> None:
         if not self._packets.connect(url, cv2.CAP_FFMPEG, settings):
-            self.fault = (
+            self._lost(
                 "its second session, which watches the picture's format, is refused; allow the "
                 "camera two sessions, or set watch_format to false"
             )
@@ -198,7 +202,11 @@ class _FormatWatch:
             if sets.changed(packet):
                 self.fault = "the picture's size or format changed; set it back"
                 return
-        self.fault = "the second session, which watches the picture's format, has ended"
+        self._lost("the second session, which watches the picture's format, has ended")
+
+    def _lost(self, reason: str) -> None:
+        if not self._left.wait(self._patience_s):
+            self.fault = reason
 
 
 class _Pictures:

@@ -21,6 +21,7 @@ import yaml
 from typing_extensions import Self
 
 from pipeline.errors import LineguardError, PublishError, StoreError
+from pipeline.proof import REPORT, Checked, Report, Run, contract_sha256
 from pipeline.store import DATABASE, Outbox
 
 HOST = "127.0.0.1"
@@ -30,6 +31,7 @@ PATIENCE_S = 300.0
 POLL_S = 0.01
 STOP_S = 30.0
 SIDE_PX = 160
+DECODER = "yolo-e2e"
 KEEPALIVE_S = 4
 PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 
@@ -228,27 +230,55 @@ _SCRIPT = [
 
 
 def _write_bundle(folder: Path) -> Path:
-    """Write a bundle whose model is a script: the faults are about records, not about pictures."""
+    """Write a bundle whose model is a script: the faults are about records, not about pictures.
+
+    Its report says of the script what is true of it: that it is its own reference.
+    """
     folder.mkdir()
     artefact = folder / "script"
     artefact.write_bytes(b"answers stand in the station file")
-    thresholds = {"fail": 0.5, "unsure": 0.2}
+    sha256 = hashlib.sha256(artefact.read_bytes()).hexdigest()
+    labels, limits = ("scratch", "dent"), (0.5, 0.2)
+    report = Report(
+        ok=True,
+        flips=0,
+        artefacts={
+            "script": Checked(
+                sha256=sha256,
+                precision="fp32",
+                bytes=artefact.stat().st_size,
+                runs={"scripted": Run(ok=True)},
+            )
+        },
+        reference={"artefact": "script", "run": "scripted"},
+        pictures={"count": 0},
+        contract_sha256=contract_sha256(
+            labels, DECODER, (SIDE_PX, SIDE_PX), dict.fromkeys(labels, limits)
+        ),
+    )
+    proof = folder / REPORT
+    proof.write_text(report.model_dump_json(), encoding="utf-8")
+    thresholds = dict(zip(("fail", "unsure"), limits, strict=True))
     manifest = {
         "name": "chaos",
         "version": "1",
-        "decoder": "yolo-e2e",
-        "labels": ["scratch", "dent"],
+        "decoder": DECODER,
+        "labels": labels,
         "input": {"height": SIDE_PX, "width": SIDE_PX},
-        "thresholds": {"scratch": thresholds, "dent": thresholds},
+        "thresholds": dict.fromkeys(labels, thresholds),
         "artefacts": {
             "script": {
                 "path": artefact.name,
-                "sha256": hashlib.sha256(artefact.read_bytes()).hexdigest(),
+                "sha256": sha256,
                 "runtimes": ["scripted"],
                 "precision": "fp32",
             }
         },
         "licence": "CC0-1.0",
+        "parity": {
+            "path": proof.name,
+            "sha256": hashlib.sha256(proof.read_bytes()).hexdigest(),
+        },
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder

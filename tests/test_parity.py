@@ -240,6 +240,7 @@ def test_a_station_does_not_start_on_a_red_bundle(tmp_path: Path) -> None:
         {
             "camera": {"kind": "synthetic", "boards": 1},
             "model": {"bundle": str(bundle.path), "runtime": {"kind": "onnx"}},
+            "recipe": {"name": "any"},
             "store": {"path": str(tmp_path / "store")},
         },
     )

@@ -131,6 +131,7 @@ class Line:
         os.killpg(process.pid, signal.SIGKILL)
         t_ns = time.monotonic_ns()
         process.wait()
+        _await_end_of_group(process.pid)
         return t_ns
 
     def stop_station(self) -> int:
@@ -282,6 +283,17 @@ def _write_bundle(folder: Path) -> Path:
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
+
+
+def _await_end_of_group(group: int) -> None:
+    """Wait until no process of a killed group is left: its children's ports are free only then."""
+    end = time.monotonic() + STOP_S
+    while time.monotonic() < end:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(POLL_S)
 
 
 def free_port() -> int:

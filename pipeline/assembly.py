@@ -19,6 +19,7 @@ from pipeline.errors import ModelError
 from pipeline.gate.client import Gate
 from pipeline.gate.wire import NamedOutput, Spec
 from pipeline.inspection import Inspector
+from pipeline.keeping import KeepsPictures
 from pipeline.live import Watched, Window, live_folder
 from pipeline.monitor.figures import ModelFacts
 from pipeline.monitor.health import Health
@@ -27,7 +28,7 @@ from pipeline.records import Identity, StoredPicture
 from pipeline.rules import Rulebook
 from pipeline.selftest import Question
 from pipeline.signing import Trust, read_trust
-from pipeline.station import Inspects, KeepsPictures, Station
+from pipeline.station import Inspects, Station
 from pipeline.store import Ledger, Outbox, Pictures, recorded_parts
 from pipeline.trial import Bounds, try_model
 from pipeline.triggers import AnnouncedTrigger, Trigger

@@ -24,7 +24,8 @@ import numpy as np
 from pipeline.clock import NS_PER_MS, NS_PER_S, Clock
 from pipeline.errors import ConfigError
 from pipeline.inspection import InView, in_view
-from pipeline.station import Inspects, Tally
+from pipeline.station import Inspects
+from pipeline.tally import Tally
 from pipeline.types import Frame, Image, Inspection
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from pipeline.clock import SystemClock
 from pipeline.config import StationConfig, load
 from pipeline.errors import ConfigError
 from pipeline.quality.truth import Comparison, TruePart, compare
-from pipeline.station import Tally
+from pipeline.tally import Tally
 from pipeline.types import Record, Verdict
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpg", ".ts", ".webm")

@@ -7,48 +7,33 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from pipeline.cameras import Camera
-from pipeline.clock import NS_PER_MS, NS_PER_S, Clock
-from pipeline.errors import (
-    CameraError,
-    DiskFull,
-    LineguardError,
-    OutputError,
-    PublishError,
-    StoreError,
-)
+from pipeline.clock import Clock
+from pipeline.dispatch import Dispatch, Waits
+from pipeline.errors import CameraError, LineguardError
 from pipeline.handoff import Handoff
 from pipeline.inspection import InView
-from pipeline.monitor.figures import LatencyCount, Snapshot
+from pipeline.keeping import Keeper, KeepsPictures, KeepsRecords
+from pipeline.monitor.figures import Snapshot
 from pipeline.outputs import Output
 from pipeline.publishers import Publisher
-from pipeline.readiness import DISK, NOTICE, RECEIVER, Readiness
-from pipeline.records import Identity, Link, StoredPicture, record_of
-from pipeline.types import Decision, Frame, Inspection, Record, Verdict
+from pipeline.readiness import NOTICE, Readiness
+from pipeline.records import Identity
+from pipeline.tally import Tally
+from pipeline.types import Frame, Inspection, Record
 from pipeline.watch import Lookout, Watch
 
 log = logging.getLogger(__name__)
 
 FRAMES_WAITING = 4
-DECISIONS_WAITING = 256
-RECORDS_PER_COMMIT = 64
-RECORDS_PER_SEND = 64
-LATENCIES_KEPT = 10_000
 REOPEN_FIRST_S, REOPEN_MOST_S = 0.1, 1.0
-RESEND_FIRST_S, RESEND_MOST_S = 0.5, 5.0
-DRAIN_S = 5.0
-DRAIN_AGAIN_MS = 200
 WATCH_S = 0.05
-COUNT_WAITING_NS = NS_PER_S
-DISK_CHECK_S = 0.3
-DECISIONS_HELD = 100_000
 STOPPED = "station was stopped"
 """The reason of the parts that were in view when the station was told to stop."""
 
@@ -70,57 +55,6 @@ class Inspects(Protocol):
     def finish(self, t_ns: int) -> tuple[Inspection, ...]: ...
 
     def in_view(self) -> tuple[InView, ...]: ...
-
-
-class KeepsRecords(Protocol):
-    """What the station needs of a ledger."""
-
-    def append(self, drafts: Sequence[Callable[[Link], Record]]) -> tuple[Record, ...]: ...
-
-    def shortage(self) -> str: ...
-
-    def close(self) -> None: ...
-
-
-class KeepsPictures(Protocol):
-    """What the station needs of a picture store."""
-
-    def __call__(self, inspection: Inspection, name: str) -> StoredPicture | None: ...
-
-
-class Waits(Protocol):
-    """What the station needs of an outbox."""
-
-    def waiting(self, limit: int) -> tuple[Record, ...]: ...
-
-    def count(self) -> int: ...
-
-    def confirm(self, ids: Sequence[str]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(slots=True)
-class Tally:
-    """The station's books; ``captured == inspected + sum(dropped)`` when it stands still.
-
-    Attributes:
-        captured: frames that the camera gave.
-        inspected: frames that were looked at, the one included at which an inspection failed.
-        dropped: frames that were not, by reason.
-        lost_exposures: gaps in the camera's own numbering.
-        reopened: times that the camera was opened again.
-        verdicts: parts by verdict.
-        latency_ms: of the last decisions.
-    """
-
-    captured: int = 0
-    inspected: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    lost_exposures: int = 0
-    reopened: int = 0
-    verdicts: Counter[str] = field(default_factory=Counter)
-    latency_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,34 +96,39 @@ class Station:
     ) -> None:
         self.tally = Tally()
         self.fault: LineguardError | None = None
-        self.undelivered: dict[str, int] = {}
-        """Records that each receiver still waits for, once ``run`` has ended."""
         self._camera = camera
         self._inspector = inspector
         self._ledger = ledger
-        self._keep_picture = keep_picture
-        self._identity = identity
         self._clock = clock
         self._outputs = tuple(outputs)
         self._outboxes = dict(outboxes or {})
-        self._on_record = on_record
-        self._record_first = record_first
         self._watch = watch or Watch()
         self._self_tests = 1  # the one before the start
-        self._latencies = LatencyCount()
-        self._waiting: dict[str, int] = {}
         self._books = threading.Lock()
         self._frames: Handoff[Frame | Gap | SelfTest] = Handoff(
             FRAMES_WAITING, lambda item: camera.live and isinstance(item, Frame)
         )
-        self._decisions: Handoff[Inspection] = Handoff(DECISIONS_WAITING)
         self._stopping = threading.Event()
-        self._kept = threading.Event()
-        self._all_kept = threading.Event()
         self._readiness = Readiness(
             self._outputs, [p for p, _ in self._outboxes.values()], clock, identity.run, self._fail
         )
         self._lookout = Lookout(self._watch, clock, self._readiness, camera.live)
+        self._keeper = Keeper(
+            ledger=ledger,
+            keep_picture=keep_picture,
+            identity=identity,
+            clock=clock,
+            outputs=self._outputs,
+            on_record=on_record,
+            record_first=record_first,
+            readiness=self._readiness,
+            beat=self._lookout.beats["keep"],
+            tally=self.tally,
+            fail=self._fail,
+        )
+        self._dispatch = Dispatch(
+            self._outboxes, clock, self._readiness, self._keeper.kept, self._keeper.all_kept
+        )
 
     def run(self) -> Tally:
         """Run until the camera has no more frames or ``stop`` is called; then bring all home.
@@ -197,14 +136,15 @@ class Station:
         Raises:
             LineguardError: what made the station stop; all that was decided is in the ledger.
         """
+        publish = self._dispatch.publish
         threads = [
             threading.Thread(target=loop, name=name, daemon=True)
             for name, loop in [
                 ("capture", self._guarded(self._capture, self._end_capture)),
                 ("inspect", self._guarded(self._inspect, self._end_inspection)),
-                ("keep", self._guarded(self._keep, self._end_keeping)),
+                ("keep", self._guarded(self._keeper.keep, self._keeper.end)),
                 *(
-                    (f"publish-{name}", self._guarded(partial(self._publish, name), lambda: None))
+                    (f"publish-{name}", self._guarded(partial(publish, name), lambda: None))
                     for name in self._outboxes
                 ),
             ]
@@ -262,11 +202,16 @@ class Station:
             reopened=tally.reopened,
             frame_age_s=self._lookout.frame_age_s,
             verdicts=dict(tally.verdicts),
-            latencies=self._latencies.now(),
-            waiting=dict(self._waiting),
+            latencies=self._keeper.latencies.now(),
+            waiting=dict(self._dispatch.waiting),
             self_tests=self._self_tests,
             model=self._watch.model,
         )
+
+    @property
+    def undelivered(self) -> dict[str, int]:
+        """Records that each receiver still waits for, once ``run`` has ended."""
+        return self._dispatch.undelivered
 
     @property
     def state(self) -> str:
@@ -338,16 +283,16 @@ class Station:
             with self._lookout.beats["inspect"].step():
                 self._take_up(item)
         if not self._stopping.is_set():
-            self._act(self._inspector.finish(self._clock.now_ns()))
+            self._keeper.take(self._inspector.finish(self._clock.now_ns()))
 
     def _take_up(self, item: Frame | Gap | SelfTest) -> None:
         if isinstance(item, Gap):
-            self._act(self._inspector.give_up(item.reason, self._clock.now_ns()))
+            self._keeper.take(self._inspector.give_up(item.reason, self._clock.now_ns()))
         elif isinstance(item, SelfTest):
             self._test_model()
         else:
             self.tally.inspected += 1
-            self._act(self._inspector.inspect(item))
+            self._keeper.take(self._inspector.inspect(item))
             self._readiness.note("trigger", self._inspector.fault)
 
     def _test_model(self) -> None:
@@ -362,182 +307,9 @@ class Station:
         self._frames.close()
         reason = f"station failed: {self.fault}" if self.fault else STOPPED
         try:
-            self._act(self._inspector.give_up(reason, self._clock.now_ns()))
+            self._keeper.take(self._inspector.give_up(reason, self._clock.now_ns()))
         finally:
-            self._decisions.close()
-
-    def _act(self, inspections: Sequence[Inspection]) -> None:
-        """Hand decisions on to be recorded; act on them first where the outputs cannot wait.
-
-        All are acted on and handed on before an output's failure stops the station.
-        """
-        done, failed = (inspections, None) if self._record_first else self._command(inspections)
-        for inspection in done:
-            if self._decisions.put(inspection) is not None:
-                log.error("part %d: decided, but the ledger was closed", inspection.part.id)
-                failed = self._reject_unrecorded([inspection]) or failed
-        if failed is not None:
-            raise failed
-
-    def _command(
-        self, inspections: Sequence[Inspection]
-    ) -> tuple[list[Inspection], OutputError | None]:
-        """Command every output even if one fails; return what the line got, and the failure."""
-        done, failed = [], None
-        for inspection in inspections:
-            got = inspection.decision
-            for output in self._outputs:
-                try:
-                    got = output.act(inspection) or got
-                except OutputError as error:
-                    failed = error
-            acted = self._clock.now_ns()
-            stamps = {**inspection.stamps, "acted": acted}
-            done.append(replace(inspection, decision=got, stamps=stamps))
-            self.tally.verdicts[got.verdict.value] += 1
-            self.tally.latency_ms.append((acted - inspection.stamps["exposed"]) / NS_PER_MS)
-            self._latencies.add((acted - inspection.stamps["exposed"]) / NS_PER_S)
-        return done, failed
-
-    def _reject_unrecorded(self, inspections: Sequence[Inspection]) -> OutputError | None:
-        """Reject parts that have no record, unless they were acted on already."""
-        if not self._record_first:
-            return None
-        return self._command([_unsure(i, "it could not be recorded") for i in inspections])[1]
-
-    def _keep(self) -> None:
-        while not self._decisions.ended:
-            if batch := self._decisions.take(RECORDS_PER_COMMIT, DISK_CHECK_S):
-                self._record(batch)
-            with self._lookout.beats["keep"].step():
-                self._check_disk()
-
-    def _append(self, batch: Sequence[Inspection]) -> tuple[Record, ...]:
-        with self._lookout.beats["keep"].step():
-            return self._ledger.append([self._draft(i) for i in batch])
-
-    def _record(self, batch: Sequence[Inspection]) -> None:
-        """Write decisions down, then act on them, unless that was done before."""
-        try:
-            records = self._append(batch)
-        except DiskFull as error:
-            self._hold(batch, error)
-            return
-        except StoreError:
-            self._reject_unrecorded(batch)
-            raise
-        if self._record_first and (failed := self._command(batch)[1]):
-            self._fail(failed)  # the others are still recorded: that matters more
-        self._tell(records)
-
-    def _tell(self, records: Sequence[Record]) -> None:
-        self._kept.set()
-        with self._lookout.beats["keep"].step():
-            for record in records:
-                self._on_record(record)
-
-    def _hold(self, batch: Sequence[Inspection], error: DiskFull) -> None:
-        """Reject what finds no room, and record it, as rejected, once there is some.
-
-        Raises:
-            DiskFull: the station was stopped, or too many parts came, before there was.
-        """
-        self._readiness.fault("ledger", str(error))
-        held = self._held(batch, error)
-        while held:
-            more = self._decisions.take(RECORDS_PER_COMMIT, DISK_CHECK_S)
-            held += self._held(more, error)
-            self._check_disk()
-            try:
-                due = held[:RECORDS_PER_COMMIT]
-                self._tell(self._append(due))
-                del held[: len(due)]
-            except DiskFull:
-                if self._decisions.ended or len(held) > DECISIONS_HELD:
-                    log.error("%d parts were rejected and could not be recorded", len(held))
-                    raise
-        self._readiness.clear("ledger")
-
-    def _held(self, batch: Sequence[Inspection], error: DiskFull) -> list[Inspection]:
-        """Reject parts, without their pictures, which would fill the memory."""
-        bare = [replace(i, picture=None, picture_box=None) for i in batch]
-        if not self._record_first:
-            return bare
-        done, failed = self._command([_unsure(i, f"disk full: {error}") for i in bare])
-        if failed is not None:
-            self._fail(failed)
-        return done
-
-    def _check_disk(self) -> None:
-        if shortage := self._ledger.shortage():
-            self._readiness.fault(DISK, shortage)
-        else:
-            self._readiness.clear(DISK)
-
-    def _end_keeping(self) -> None:
-        self._decisions.close()
-        for inspection in self._decisions:
-            log.error("part %d: decided, but the ledger was closed", inspection.part.id)
-            self._reject_unrecorded([inspection])
-        self._all_kept.set()
-        self._kept.set()
-
-    def _draft(self, inspection: Inspection) -> Callable[[Link], Record]:
-        time = self._clock.wall()
-        verdict = inspection.decision.verdict.value.lower()
-        name = f"{time:%Y/%m/%d/%H%M%S}-{self._identity.run}-{inspection.part.id:08d}-{verdict}"
-        stamps = {"acted": self._clock.now_ns(), **inspection.stamps}
-        inspection = replace(inspection, stamps=stamps)
-        picture = None
-        try:
-            picture = self._keep_picture(inspection, name)
-        except DiskFull as error:
-            self._readiness.fault(DISK, str(error))
-        except StoreError as error:
-            self._fail(error)  # its record is still written: that matters more
-        return lambda link: record_of(inspection, self._identity, link, time, picture)
-
-    def _publish(self, name: str) -> None:
-        publisher, outbox = self._outboxes[name]
-        wait_s, deadline_ns, counted_ns = RESEND_FIRST_S, None, None
-        while True:
-            now_ns, finishing = self._clock.now_ns(), self._all_kept.is_set()
-            if finishing and deadline_ns is None:
-                deadline_ns = now_ns + int(DRAIN_S * NS_PER_S)
-            if counted_ns is None or now_ns - counted_ns >= COUNT_WAITING_NS:
-                self._waiting[name], counted_ns = outbox.count(), now_ns
-            records = outbox.waiting(RECORDS_PER_SEND)
-            if deadline_ns is not None and (not records or now_ns > deadline_ns):
-                return
-            if not records:
-                self._kept.wait(0.2)
-                self._kept.clear()
-            elif self._sent(name, publisher, outbox, records):
-                wait_s = RESEND_FIRST_S
-            elif finishing:
-                self._clock.sleep_until(now_ns + DRAIN_AGAIN_MS * NS_PER_MS)
-            else:
-                self._all_kept.wait(wait_s)
-                wait_s = min(2 * wait_s, RESEND_MOST_S)
-
-    def _sent(
-        self, name: str, publisher: Publisher, outbox: Waits, records: Sequence[Record]
-    ) -> bool:
-        """Offer records to a receiver; return whether it took any."""
-        try:
-            confirmed = publisher.send(records)
-            if not confirmed:
-                raise PublishError(f"{name}: none of {len(records)} records was confirmed")
-        except PublishError as error:
-            self._readiness.fault(RECEIVER + name, str(error))
-            return False
-        try:
-            outbox.confirm(confirmed)
-        except DiskFull as error:
-            self._readiness.fault(DISK, str(error))  # they are delivered again
-            return False
-        self._readiness.clear(RECEIVER + name)
-        return True
+            self._keeper.close()
 
     # -- the main thread's watch ----------------------------------------------------------------
 
@@ -587,19 +359,8 @@ class Station:
         """Let go of everything, also of what comes after something that fails to close."""
         with ExitStack() as stack:
             stack.callback(self._ledger.close)
-            for name, (publisher, outbox) in self._outboxes.items():
-                stack.callback(outbox.close)
-                stack.callback(self._count_undelivered, name, outbox)
-                stack.callback(publisher.close)
+            stack.callback(self._dispatch.close)
             for output in self._outputs:
                 stack.callback(output.close)
             stack.callback(self._camera.close)
             stack.callback(self._readiness.enter, "stopped")
-
-    def _count_undelivered(self, name: str, outbox: Waits) -> None:
-        self.undelivered[name] = outbox.count()
-
-
-def _unsure(inspection: Inspection, reason: str) -> Inspection:
-    decision = Decision(Verdict.UNSURE, (reason, *inspection.decision.reasons))
-    return replace(inspection, decision=decision)

@@ -12,7 +12,7 @@ from pipeline.cli.output import JsonFile, Rate, line_of, said_to_people, write_j
 from pipeline.config import StationConfig
 from pipeline.quality import golden
 from pipeline.quality import truth as truths
-from pipeline.station import Tally
+from pipeline.tally import Tally
 from pipeline.types import Record
 
 Source = Annotated[Path, typer.Argument(help="A video file, a picture, or a folder of pictures.")]

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from pipeline.handoff import Handoff
-from pipeline.station import DECISIONS_WAITING, RECORDS_PER_COMMIT
+from pipeline.keeping import DECISIONS_WAITING, RECORDS_PER_COMMIT
 from pipeline.store import Ledger
 from tests.perf.backlog import draft
 

@@ -26,12 +26,13 @@ from pipeline.bundle import Artefact, Threshold
 from pipeline.clock import SystemClock
 from pipeline.detector import Detector
 from pipeline.inspection import Inspector
+from pipeline.keeping import DECISIONS_WAITING
 from pipeline.outputs.recording import RecordingOutput
 from pipeline.recipe import Recipe
 from pipeline.records import Identity
 from pipeline.rules import Rulebook
 from pipeline.runtimes.scripted import Options, ScriptedRuntime
-from pipeline.station import DECISIONS_WAITING, Station
+from pipeline.station import Station
 from pipeline.store import Ledger
 from pipeline.triggers.every_frame import EveryFrame
 from pipeline.types import Frame, Inspection, Record

@@ -118,7 +118,7 @@ class Connection:
         client.on_publish = self._on_publish
         client.max_inflight_messages_set(0)
         client.will_set(self._state_topic, canonical(OFFLINE), qos=1, retain=True)
-        client.connect_async(options.host, options.port, options.keepalive_s, clean_start=True)
+        client.connect_async(options.host, options.port, options.wire_keepalive_s, clean_start=True)
         client.loop_start()
         return client
 

@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,18 @@ class Work:
     witness: Witness
     pid: int
 
-    def during(self, seconds: float, until_nearly_empty: bool = False) -> dict[str, float]:
-        """Let it work; return the speed of line and drain, and the memory at the end."""
+    def found(self) -> float:
+        """Wait until the first records are delivered; return the seconds that took."""
+        began, most = time.monotonic(), 0
+        while (waiting := self.line.waiting()) >= most - WINDOW:
+            most = max(most, waiting)
+            self.line.pause(0.1)
+        return round(time.monotonic() - began, 1)
+
+    def during(self, seconds: float | None = None) -> dict[str, float]:
+        """Let it work, or empty its outbox; return speed of line and drain, and the memory."""
         waiting, began, first = self.line.waiting(), time.monotonic(), self.witness.look()
-        if until_nearly_empty:
+        if seconds is None:
             self.line.until(lambda: self.line.waiting() < NEARLY_EMPTY, "the drain")
         else:
             self.line.pause(seconds)
@@ -93,7 +102,7 @@ class Work:
         self.witness.look()
         acts = self.witness.acts[first:]
         span_s = (acts[-1].t_ns - acts[0].t_ns) / NS_PER_S
-        gaps = sorted(b.t_ns - a.t_ns for a, b in zip(acts, acts[1:], strict=False))
+        gaps = sorted(b.t_ns - a.t_ns for a, b in pairwise(acts))
         return {
             "seconds": round(took_s, 1),
             "parts_per_s": round((len(acts) - 1) / span_s, 2),
@@ -111,7 +120,8 @@ def main(count: int) -> dict[str, Any]:
         figures["away"] = work.during(PHASE_S)
         line.start_broker()
         line.start_collector()
-        figures["draining"] = work.during(PHASE_S, until_nearly_empty=True)
+        figures["broker_found_after_s"] = work.found()
+        figures["draining"] = work.during()
         figures["connected"] = work.during(PHASE_S)
         return figures
 

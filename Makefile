@@ -6,7 +6,7 @@ STATION_EXTRAS := cpu,openvino,demo,web
 TEST_EXTRAS := $(STATION_EXTRAS),litert,signing,monitor,modbus,opcua,gpio,dev,lab
 KILLS := 200
 
-.PHONY: demo test check check-deploy bench chaos clean
+.PHONY: demo test check fuzz check-deploy bench chaos clean
 
 demo: $(VENV)/station.stamp  ## the whole product on this machine, without torch
 	$(BIN)/lineguard demo
@@ -20,6 +20,9 @@ check: $(VENV)/test.stamp  ## style, types, and who may import whom
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: $(VENV)/test.stamp  ## whatever bytes come in: five doors, 20 s each
+	$(BIN)/python -m pytest -m fuzz tests/test_fuzz.py
 
 chaos: $(VENV)/station.stamp  ## every fault on purpose, the long way; the last two only as root
 	$(BIN)/lineguard chaos --kills $(KILLS)

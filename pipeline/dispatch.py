@@ -13,7 +13,8 @@ from pipeline.publishers import Publisher
 from pipeline.readiness import DISK, RECEIVER, Readiness
 from pipeline.types import Record
 
-RECORDS_PER_SEND = 64
+RECORDS_PER_SEND = 256
+"""Several windows of a publisher, so that a receipt is waited for once in a while only."""
 RESEND_FIRST_S, RESEND_MOST_S = 0.5, 5.0
 DRAIN_S = 5.0
 DRAIN_AGAIN_MS = 200

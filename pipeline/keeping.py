@@ -24,7 +24,6 @@ from pipeline.types import Decision, Inspection, Record, Verdict
 log = logging.getLogger(__name__)
 
 DECISIONS_WAITING = 256
-RECORDS_PER_COMMIT = 64
 DISK_CHECK_S = 0.3
 DECISIONS_HELD = 100_000
 
@@ -137,7 +136,7 @@ class Keeper:
     def keep(self) -> None:
         """Keep what is taken until it is closed and nothing waits: the keep thread."""
         while not self._decisions.ended:
-            if batch := self._decisions.take(RECORDS_PER_COMMIT, DISK_CHECK_S):
+            if batch := self._decisions.take(DECISIONS_WAITING, DISK_CHECK_S):
                 self._record(batch)
             with self._beat.step():
                 self._check_disk()
@@ -175,11 +174,11 @@ class Keeper:
         self._readiness.fault("ledger", str(error))
         held = self._held(batch, error)
         while held:
-            more = self._decisions.take(RECORDS_PER_COMMIT, DISK_CHECK_S)
+            more = self._decisions.take(DECISIONS_WAITING, DISK_CHECK_S)
             held += self._held(more, error)
             self._check_disk()
             try:
-                due = held[:RECORDS_PER_COMMIT]
+                due = held[:DECISIONS_WAITING]
                 self._tell(self._append(due))
                 del held[: len(due)]
             except DiskFull:

@@ -503,6 +503,13 @@ def test_options_that_cannot_work_are_refused(options: dict[str, Any], said: str
         Options(**options)
 
 
+@pytest.mark.parametrize("keepalive_s", range(6, 601))
+def test_a_silent_line_is_lost_within_one_and_a_half_times_the_keep_alive(keepalive_s: int) -> None:
+    agreed_s = Options(keepalive_s=keepalive_s).wire_keepalive_s
+    assert agreed_s * 3 // 2 + 6 <= 1.5 * keepalive_s, "mosquitto 2.0 looks every six seconds"
+    assert 2 * agreed_s + 2 <= 1.5 * keepalive_s, "paho waits twice, and turns once a second"
+
+
 @pytest.fixture(scope="module")
 def papers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder: a CA, its certificates for broker and station, and a strange CA."""

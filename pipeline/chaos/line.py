@@ -32,7 +32,7 @@ POLL_S = 0.01
 STOP_S = 30.0
 SIDE_PX = 160
 DECODER = "yolo-e2e"
-KEEPALIVE_S = 4
+KEEPALIVE_S = 8
 PATH = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 
 

@@ -43,7 +43,7 @@ def _slow(cable: Cable) -> None:
 
 FAULTS = (
     Fault("cut", 4.0, Cable.cut),
-    Fault("black hole", 3.0 * KEEPALIVE_S, _dead),
+    Fault("black hole", 1.75 * KEEPALIVE_S, _dead),
     Fault("300 ms latency", 5.0, _far),
     Fault("2 KB/s", 6.0, _slow),
     Fault("cut again", 3.0, Cable.cut),

@@ -93,7 +93,7 @@ class Collector:
         session.SessionExpiryInterval = SESSION_S
         session.ReceiveMaximum = RECEIVE_MAXIMUM
         self._client.connect_async(
-            broker.host, broker.port, broker.keepalive_s, clean_start=False, properties=session
+            broker.host, broker.port, broker.wire_keepalive_s, clean_start=False, properties=session
         )
         self._client.loop_start()
         try:

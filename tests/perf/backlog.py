@@ -1,9 +1,10 @@
-"""An hour's records while the broker is away, then the way out: memory, and records a second.
+"""An hour's records while the broker is away, then the way out: memory, speed of drain and line.
 
     python -m tests.perf.backlog [RECORDS]
 
-It prints the growth of the resident memory while the backlog builds up, the records written a
-second, and, once a broker and a collector are there, the records delivered a second.
+The records are written while a publisher tries in vain to reach its broker. Then a real station
+works on that store: first still without a broker, then while the backlog leaves through mosquitto
+to a collector, then with nothing left to send. The speed of the line is counted at its gate.
 """
 
 import json
@@ -12,11 +13,15 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from pipeline.chaos.line import COLLECTOR, SOURCE, Line
+from pipeline.chaos.witness import Witness
+from pipeline.clock import NS_PER_S
 from pipeline.errors import PublishError
 from pipeline.publishers import Address
 from pipeline.publishers.mqtt import Options, create
@@ -27,11 +32,15 @@ from pipeline.types import Record
 
 GROUP = 10
 WINDOW = 64
+FPS = 20.0
+PHASE_S = 15.0
+WARM_PARTS = 60
+NEARLY_EMPTY = 2 * WINDOW
 
 
-def rss_mb() -> float:
-    """Return the resident memory of this process now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+def rss_mb(process: int | str = "self") -> float:
+    """Return the resident memory of a process now."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
 
@@ -47,51 +56,74 @@ def draft(link: Link) -> Record:
     )
 
 
-def main(count: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as scratch, Line(Path(scratch)) as line:
-        store = line.store
-        options = Options(port=line.broker_port, collector=COLLECTOR, catch_up_per_s=100_000)
-        publisher = create(options, Address(*SOURCE.split("/")))
-        ledger = Ledger(store, ["mqtt"])
-        outbox = Outbox(store, "mqtt")
-        ledger.append([draft] * WINDOW)
-        before_mb, began = rss_mb(), time.monotonic()
-        for n in range(0, count, GROUP):
-            ledger.append([draft] * GROUP)
-            if n % 4000 == 0:
-                with suppress(PublishError):
-                    publisher.send(outbox.waiting(WINDOW))
-        written_s, grown_mb = time.monotonic() - began, rss_mb() - before_mb
-        line.start_broker()
-        line.start_collector()
-        waiting = outbox.count()
-        deliver(publisher, outbox, WINDOW)
-        began, left = time.monotonic(), outbox.count()
-        deliver(publisher, outbox, left)
-        drained_s = time.monotonic() - began
-        publisher.close()
-        outbox.close()
-        ledger.close()
+def pile_up(line: Line, count: int) -> dict[str, float]:
+    """Write records that nobody takes; return the memory that grew meanwhile."""
+    options = Options(port=line.broker_port, collector=COLLECTOR)
+    publisher = create(options, Address(*SOURCE.split("/")))
+    ledger, outbox = Ledger(line.store, ["mqtt"]), Outbox(line.store, "mqtt")
+    ledger.append([draft] * WINDOW)
+    before_mb, began = rss_mb(), time.monotonic()
+    for n in range(0, count, GROUP):
+        ledger.append([draft] * GROUP)
+        if n % 4000 == 0:
+            with suppress(PublishError):
+                publisher.send(outbox.waiting(WINDOW))
+    written_s, grown_mb = time.monotonic() - began, rss_mb() - before_mb
+    publisher.close()
+    outbox.close()
+    ledger.close()
+    return {"rss_growth_mb": round(grown_mb, 1), "written_per_s": round(count / written_s)}
+
+
+@dataclass(frozen=True)
+class Work:
+    """A running station, watched at its gate."""
+
+    line: Line
+    witness: Witness
+    pid: int
+
+    def found(self) -> float:
+        """Wait until the first records are delivered; return the seconds that took."""
+        began, most = time.monotonic(), 0
+        while (waiting := self.line.waiting()) >= most - WINDOW:
+            most = max(most, waiting)
+            self.line.pause(0.1)
+        return round(time.monotonic() - began, 1)
+
+    def during(self, seconds: float | None = None) -> dict[str, float]:
+        """Let it work, or empty its outbox; return speed of line and drain, and the memory."""
+        waiting, began, first = self.line.waiting(), time.monotonic(), self.witness.look()
+        if seconds is None:
+            self.line.until(lambda: self.line.waiting() < NEARLY_EMPTY, "the drain")
+        else:
+            self.line.pause(seconds)
+        took_s, left = time.monotonic() - began, self.line.waiting()
+        self.witness.look()
+        acts = self.witness.acts[first:]
+        span_s = (acts[-1].t_ns - acts[0].t_ns) / NS_PER_S
+        gaps = sorted(b.t_ns - a.t_ns for a, b in pairwise(acts))
         return {
-            "records": waiting,
-            "rss_growth_mb": round(grown_mb, 1),
-            "rss_growth_with_drain_mb": round(rss_mb() - before_mb, 1),
-            "written_per_s": round(count / written_s),
-            "drained_per_s": round(left / drained_s),
+            "seconds": round(took_s, 1),
+            "parts_per_s": round((len(acts) - 1) / span_s, 2),
+            "p99_between_parts_ms": round(gaps[int(len(gaps) * 0.99)] / 1e6, 1),
+            "drained_per_s": round((waiting - left + len(acts)) / took_s),
+            "rss_mb": round(rss_mb(self.pid), 1),
         }
 
 
-def deliver(publisher: object, outbox: Outbox, count: int) -> None:
-    """Deliver so many records as the station does."""
-    done = 0
-    while done < count:
-        try:
-            ids = publisher.send(outbox.waiting(WINDOW))  # type: ignore[attr-defined]
-        except PublishError:
-            time.sleep(0.2)
-            continue
-        outbox.confirm(ids)
-        done += len(ids)
+def main(count: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as scratch, Line(Path(scratch), fps=FPS) as line:
+        figures: dict[str, Any] = {"records": count, **pile_up(line, count)}
+        work = Work(line, Witness(line.journal), line.start_station())
+        line.until(lambda: work.witness.look() >= WARM_PARTS, "the station")
+        figures["away"] = work.during(PHASE_S)
+        line.start_broker()
+        line.start_collector()
+        figures["broker_found_after_s"] = work.found()
+        figures["draining"] = work.during()
+        figures["connected"] = work.during(PHASE_S)
+        return figures
 
 
 if __name__ == "__main__":

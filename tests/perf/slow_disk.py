@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from pipeline.handoff import Handoff
-from pipeline.keeping import DECISIONS_WAITING, RECORDS_PER_COMMIT
+from pipeline.keeping import DECISIONS_WAITING
 from pipeline.store import Ledger
 from tests.perf.backlog import draft
 
@@ -43,7 +43,7 @@ def write(folder: Path) -> None:
 
     threading.Thread(target=decide).start()
     slowest, began, cpu = 0.0, time.monotonic(), time.process_time()
-    while batch := decisions.take(RECORDS_PER_COMMIT):
+    while batch := decisions.take(DECISIONS_WAITING):
         start = time.monotonic()
         ledger.append([draft] * len(batch))
         slowest = max(slowest, time.monotonic() - start)

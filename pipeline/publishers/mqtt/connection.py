@@ -23,6 +23,7 @@ LOG = logging.getLogger(__name__)
 
 CREDENTIALS_REFUSED = (134, 135)
 MAX_PACKET_BYTES = 1 << 28
+RECONNECT_MOST_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class Connection:
         client.on_publish = self._on_publish
         client.max_inflight_messages_set(0)
         client.will_set(self._state_topic, canonical(OFFLINE), qos=1, retain=True)
-        client.connect_async(options.host, options.port, options.keepalive_s, clean_start=True)
+        client.connect_async(options.host, options.port, options.wire_keepalive_s, clean_start=True)
         client.loop_start()
         return client
 
@@ -227,7 +228,7 @@ def client_for(options: Options, client_id: str, **settings: Any) -> paho.Client
         ConfigError: the password or a TLS file cannot be read.
     """
     client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5, **settings)
-    client.reconnect_delay_set(1, 30)
+    client.reconnect_delay_set(1, RECONNECT_MOST_S)
     if options.username is not None:
         client.username_pw_set(options.username, password_of(options))
     if options.tls is not None:

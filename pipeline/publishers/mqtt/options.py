@@ -1,5 +1,6 @@
 """What the station file says of the broker, and the secrets it points to."""
 
+import math
 import os
 import ssl
 from pathlib import Path
@@ -12,6 +13,8 @@ from pipeline.plugins import ConfigPath
 from pipeline.plugins import Options as BaseOptions
 
 MAX_PASSWORD_BYTES = 4096
+BROKER_LOOKS_S = 7
+"""mosquitto 2.0 looks for silent clients every six seconds, and counts in whole ones."""
 
 
 def _resolvable(host: str) -> str:
@@ -48,7 +51,8 @@ class Options(BaseOptions):
     Attributes:
         root: first level of all topics.
         password_file, password_env: where the password stands; never in the station file.
-        keepalive_s: a silent connection counts as lost after one and a half times this.
+        keepalive_s: within one and a half times this a silent connection counts as lost, at the
+            station and in the plant (there from 6 on if the broker is mosquitto 2.0).
         confirm_s: how long ``send`` waits for confirmations.
         in_flight: messages on their way at most; a broker may ask for fewer.
         max_payload_bytes: a larger event is not sent; a broker may ask for less.
@@ -86,6 +90,17 @@ class Options(BaseOptions):
         if (self.password_file or self.password_env) and not self.username:
             raise ValueError("a password needs a username")
         return self
+
+    @property
+    def wire_keepalive_s(self) -> int:
+        """What is agreed with the broker, so that both ends keep to ``keepalive_s``.
+
+        A broker grants one and a half times the agreed time (MQTT 5, 3.1.2.10), and mosquitto some
+        seconds more. paho pings after the agreed time and waits as long again for the answer,
+        whatever else arrives: two thirds leave it room for its own turns.
+        """
+        broker_s = self.keepalive_s - math.ceil(BROKER_LOOKS_S / 1.5)
+        return max(1, min(2 * self.keepalive_s // 3, broker_s))
 
 
 def password_of(options: Options) -> str | None:

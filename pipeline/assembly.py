@@ -20,6 +20,7 @@ from pipeline.gate.client import Gate
 from pipeline.gate.wire import NamedOutput, Spec
 from pipeline.inspection import Inspector
 from pipeline.keeping import KeepsPictures
+from pipeline.light import Light
 from pipeline.live import Watched, Window, live_folder
 from pipeline.monitor.figures import ModelFacts
 from pipeline.monitor.health import Health
@@ -110,6 +111,7 @@ def make_inspector(config: StationConfig, model: Model) -> Inspector:
         lost_after_frames=parts.lost_after_frames,
         decide_at=parts.decide_at,
         sure_by=parts.sure_by,
+        light=Light(config.document.recipe.brightness, learns=trigger.tracks),
     )
 
 

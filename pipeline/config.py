@@ -213,10 +213,12 @@ class StationConfig:
     """A station file that is right in itself: every kind exists, every option fits.
 
     Attributes:
+        file: the file itself, absolute.
         base: folder of the file; relative paths start there.
         sha256: of the document in canonical JSON; it stands in every record.
     """
 
+    file: Path
     base: Path
     document: Document
     camera: Choice
@@ -252,7 +254,8 @@ def load(file: Path, overrides: dict[str, Any] | None = None) -> StationConfig:
     """
     data = _read_yaml(file) | (overrides or {})
     document: Document = _validated(Document, data, file, "")
-    base = file.resolve().parent
+    resolved = file.resolve()
+    base = resolved.parent
     chosen = {
         where: _choice(file, base, where, family, section)
         for where, family, section in _plugin_sections(document)
@@ -260,6 +263,7 @@ def load(file: Path, overrides: dict[str, Any] | None = None) -> StationConfig:
     _check_gate(file, chosen)
     canonical = json.dumps(document.model_dump(mode="json"), sort_keys=True).encode()
     return StationConfig(
+        file=resolved,
         base=base,
         document=document,
         camera=chosen["camera"],

@@ -3,37 +3,100 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.assembly import build, live_path, open_camera, open_window
+from pipeline.cameras.synthetic import Synthetic
 from pipeline.clock import SystemClock
-from pipeline.config import load
-from pipeline.errors import PublishError
+from pipeline.config import StationConfig, load
+from pipeline.errors import ConfigError, PublishError
+from pipeline.live import live_folder
 from pipeline.plugins import vendor
 from pipeline.publishers._broker import DemoBroker
-from pipeline.quality.truth import TruePart, compare
+from pipeline.quality.truth import Comparison, TruePart, compare
 from pipeline.quality.truthfile import FILE as TRUTH_FILE
 from pipeline.quality.truthfile import line_of
-from pipeline.replay import Replay
+from pipeline.replay import VIDEO_SUFFIXES, Replay, source_section
+from pipeline.smalldisk import small_disk
 from pipeline.station import STOPPED, Station
-from pipeline.trouble import FILE as FAULTS_FILE
-from pipeline.trouble import Trouble, TroubledCamera
+from pipeline.trouble import (
+    BROKER,
+    DISK,
+    BrokerSwitch,
+    DiskSwitch,
+    Switch,
+    Trouble,
+    TroubledCamera,
+)
 from pipeline.types import Record
 
 LAST_MESSAGE_S = 5.0
+DISK_MB, PICTURES_MB, RESERVE_MB = 128, 80, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the demo keeps its records.
+
+    Attributes:
+        store: folder of the ledger.
+        ballast: file that may take all the room of its disk, or None.
+        reason: why there is none.
+    """
+
+    store: Path
+    ballast: Path | None = None
+    reason: str = ""
+
+
+@contextmanager
+def scratch_place() -> Iterator[Place]:
+    """Yield a place that is gone afterwards; on a small disk of its own where that can be made."""
+    with tempfile.TemporaryDirectory(prefix="lineguard-demo-") as folder, ExitStack() as stack:
+        try:
+            disk = stack.enter_context(small_disk(Path(folder) / "disk", DISK_MB))
+            place = Place(disk / "store", disk / "ballast")
+        except ConfigError as error:
+            place = Place(Path(folder) / "store", None, str(error))
+        place.store.mkdir()
+        yield place
+        shutil.rmtree(live_folder(place.store), ignore_errors=True)
+
+
+def drawn_line(*, boards: int | None, seed: int, realtime: bool) -> dict[str, Any]:
+    """Return the camera section of a drawn line; ``boards`` None is endless."""
+    return {"kind": "synthetic", "boards": boards, "seed": seed, "realtime": realtime}
+
+
+def filmed_line(video: Path, *, endless: bool, realtime: bool) -> dict[str, Any]:
+    """Return the camera section of a video; an endless one begins again at its end.
+
+    Raises:
+        ConfigError: there is no such video.
+    """
+    section = source_section(video, realtime=realtime)
+    if section["kind"] != "video":
+        raise ConfigError(f"{video}: not a video; name one of {', '.join(VIDEO_SUFFIXES)}")
+    return section | {"loop": endless}
+
+
+def webcam(number: int) -> dict[str, Any]:
+    """Return the camera section of a webcam."""
+    return {"kind": "v4l2", "device": f"/dev/video{number}"}
 
 
 def demo(
     file: Path,
-    store: Path,
+    place: Place,
+    camera: Mapping[str, Any],
     *,
-    boards: int | None,
-    seed: int,
-    realtime: bool,
     on_start: Callable[[Station, int | None], None],
     on_message: Callable[[dict[str, Any]], None],
 ) -> Replay:
@@ -41,56 +104,59 @@ def demo(
 
     Args:
         file: the station file.
-        store: where the records go.
-        boards: number of boards that pass; None is endless.
-        seed: of the line; the same seed shows the same boards.
-        realtime: at the pace of a belt, or as fast as it goes.
+        place: where the records go.
+        camera: section of the station file that shows the line.
         on_start: told the station, which it may stop, and the number of frames if that is known.
         on_message: called with each inspection that a subscriber got from the broker.
 
     Returns:
-        The records beside the truth of the line.
+        The records, beside the truth of the line if that is known: of a drawn one.
     """
     with DemoBroker() as broker:
-        config = load(
-            file,
-            {
-                "camera": {
-                    "kind": "synthetic",
-                    "boards": boards,
-                    "seed": seed,
-                    "realtime": realtime,
-                },
-                "store": {"path": str(store.resolve()), "pictures": "all"},
-                "publishers": [{"kind": "mqtt", "host": broker.host, "port": broker.port}],
-            },
-        )
-        clock = SystemClock()
-        camera: Any = open_camera(config, clock)
-        inbox = _Inbox(on_message)
+        config, clock = _config(file, place, camera, broker), SystemClock()
+        source: Any = open_camera(config, clock)
+        drawn = config.camera.kind == "synthetic"
+        inbox, records = _Inbox(on_message), list[Record]()
         window, live = open_window(config, clock), live_path(config)
-        (live / FAULTS_FILE).unlink(missing_ok=True)
+        teller = _TruthTeller(live / TRUTH_FILE, source if drawn else None)
         with (
             _subscriber(broker.host, broker.port, inbox),
-            Trouble(live / FAULTS_FILE, broker) as trouble,
+            _trouble(live, broker, place) as trouble,
         ):
-            records: list[Record] = []
-            teller = _TruthTeller(live / TRUTH_FILE, camera.truth_of, boards)
 
             def keep(record: Record) -> None:
                 records.append(record)
                 teller.tell(record)
 
-            troubled = TroubledCamera(camera, trouble.has, config.document.station.name)
+            troubled = TroubledCamera(source, trouble.has, config.document.station.name)
             station = build(config, clock, keep, troubled, window=window)
-            on_start(station, camera.total)
+            on_start(station, source.total)
             with window.on(station):
                 tally = station.run()
             inbox.wait_for(len(records))
-        truth = tuple(
-            TruePart(row["index"], row["good"], row["centre_frame"]) for row in camera.truth
-        )
-        return Replay(tuple(records), tally, compare(*_settled(records, truth)))
+        return Replay(tuple(records), tally, _compared(records, source.truth) if drawn else None)
+
+
+def _config(
+    file: Path, place: Place, camera: Mapping[str, Any], broker: DemoBroker
+) -> StationConfig:
+    store: dict[str, Any] = {"path": str(place.store.resolve()), "pictures": "all"}
+    if place.ballast is not None:
+        store |= {"keep_pictures_mb": PICTURES_MB, "reserve_mb": RESERVE_MB}
+    receiver = {"kind": "mqtt", "host": broker.host, "port": broker.port}
+    return load(file, {"camera": dict(camera), "store": store, "publishers": [receiver]})
+
+
+def _trouble(live: Path, broker: DemoBroker, place: Place) -> Trouble:
+    switches: dict[str, Switch] = {BROKER: BrokerSwitch(broker)}
+    if place.ballast is None:
+        return Trouble(live, switches, {DISK: place.reason})
+    return Trouble(live, switches | {DISK: DiskSwitch(place.ballast)})
+
+
+def _compared(records: Sequence[Record], rows: Sequence[Mapping[str, Any]]) -> Comparison:
+    truth = tuple(TruePart(row["index"], row["good"], row["centre_frame"]) for row in rows)
+    return compare(*_settled(records, truth))
 
 
 def _settled(
@@ -111,22 +177,25 @@ def _settled(
 
 
 class _TruthTeller:
-    """Writes down what is true of the boards, for whoever shows it beside the verdicts."""
+    """Writes down what is true of the parts, for whoever shows it beside the verdicts.
 
-    def __init__(
-        self, file: Path, truth_of: Callable[[int], Mapping[str, Any]], boards: int | None
-    ) -> None:
+    Args:
+        camera: of a drawn line, or None: of any other line nothing is known.
+    """
+
+    def __init__(self, file: Path, camera: Synthetic | None) -> None:
         self._file = file
-        self._truth_of = truth_of
-        self._boards = boards
+        self._camera = camera
         self._next = 0
         self._file.unlink(missing_ok=True)
 
     def tell(self, record: Record) -> None:
         """Write of every board up to the one that a record is of."""
+        if self._camera is None:
+            return
         with self._file.open("a", encoding="utf-8") as stream:
-            while self._boards is None or self._next < self._boards:
-                row = self._truth_of(self._next)
+            while self._camera.boards is None or self._next < self._camera.boards:
+                row = self._camera.truth_of(self._next)
                 if row["centre_frame"] > record.last_frame + 1:
                     return
                 stream.write(line_of(record.run, row))

@@ -16,6 +16,9 @@ from pipeline.types import Record
 RECORDS_PER_SEND = 256
 """Several windows of a publisher, so that a receipt is waited for once in a while only."""
 RESEND_FIRST_S, RESEND_MOST_S = 0.5, 5.0
+LOOK_S = 0.2
+"""So often a receiver is looked at while nothing is sent to it."""
+
 DRAIN_S = 5.0
 DRAIN_AGAIN_MS = 200
 COUNT_WAITING_NS = NS_PER_S
@@ -76,20 +79,30 @@ class Dispatch:
             if deadline_ns is not None and (not records or now_ns > deadline_ns):
                 return
             if not records:
-                self._kept.wait(0.2)
+                self._readiness.note(RECEIVER + name, publisher.trouble or None)
+                self._kept.wait(LOOK_S)
                 self._kept.clear()
             elif self._sent(name, publisher, outbox, records):
                 wait_s = RESEND_FIRST_S
             elif finishing:
                 self._clock.sleep_until(now_ns + DRAIN_AGAIN_MS * NS_PER_MS)
             else:
-                self._all_kept.wait(wait_s)
+                self._rest(publisher, wait_s)
                 wait_s = min(2 * wait_s, RESEND_MOST_S)
+
+    def _rest(self, publisher: Publisher, wait_s: float) -> None:
+        """Wait before the next attempt; a receiver that is back is not kept waiting."""
+        was_away = bool(publisher.trouble)
+        for _ in range(round(wait_s / LOOK_S)):
+            if self._all_kept.wait(LOOK_S) or (was_away and not publisher.trouble):
+                return
 
     def _sent(
         self, name: str, publisher: Publisher, outbox: Waits, records: Sequence[Record]
     ) -> bool:
         """Offer records to a receiver; return whether it took any."""
+        if trouble := publisher.trouble:
+            self._readiness.fault(RECEIVER + name, trouble)  # known at once; sending may take time
         try:
             confirmed = publisher.send(records)
             if not confirmed:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from pipeline.light import Light
 from pipeline.rules import Rulebook, vote
 from pipeline.tracking import BeltTracker, Track
 from pipeline.triggers import Trigger
@@ -86,6 +87,7 @@ class Inspector:
         decide_at: share of the frame along the belt where parts are decided, or None.
         sure_by: stop looking at a part once its verdict stays the same if all of its scores move
             by this much; None takes all views. The moment of its verdict stays the same.
+        light: judges how the parts are lit; None does not.
 
     Attributes:
         fault: why what is seen now cannot be trusted, or None; parts in view become UNSURE.
@@ -101,8 +103,10 @@ class Inspector:
         lost_after_frames: int = 3,
         decide_at: float | None = None,
         sure_by: float | None = None,
+        light: Light | None = None,
     ) -> None:
         self.trigger = trigger
+        self._light = light or Light(None, learns=False)
         self._detector = detector
         self._rulebook = rulebook
         self._views = views
@@ -135,10 +139,12 @@ class Inspector:
         followed = self._tracker.follow(frame, sightings)
         for track in followed.present:
             self._case(track.part).part = track.part
+        self._judge_light(frame, followed.present)
         self._doubt_all()
         for track in followed.present:
             self._look(frame, track)
-        if any(self._has_crossed(frame, t) for t in followed.left):
+        # A part that crossed a dim picture does not prove that the belt is the one it was.
+        if self._light.fault is None and any(self._has_crossed(frame, t) for t in followed.left):
             self.trigger.crossed()
         due = [t for t in followed.present if self._is_due(frame, t)]
         done = self._decided([t.part.id for t in (*due, *followed.left)], frame.t_ns)
@@ -181,6 +187,11 @@ class Inspector:
         if was is None and self.fault is not None:
             self._doubted_at = frame.seq
 
+    def _judge_light(self, frame: Frame, present: Iterable[Track]) -> None:
+        shown = ((t.part.id, t.sighting.box) for t in present if t.sighting and t.sighting.whole)
+        self._light.see(frame.image, shown)
+        self.fault = self._light.fault or self.fault
+
     def _has_crossed(self, frame: Frame, track: Track) -> bool:
         """Tell whether a part that has left was seen whole and moved through half of the view.
 
@@ -211,6 +222,9 @@ class Inspector:
         missed = self._unseen(frame, frame.t_ns, reason)
         for sighting in sightings:
             self._open_shot(frame.seq, frame.t_ns, sighting.box, sighting.part)
+        self._light.see(frame.image, ((c.part.id, c.part.box) for c in self._cases.values()))
+        self.fault = self._light.fault
+        self._doubt_all()
         for case in self._cases.values():
             self._add_view(case, frame, case.part.box)
         done = self._decided(tuple(self._cases), frame.t_ns)

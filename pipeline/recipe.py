@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
+GreyLevel = Annotated[float, Field(ge=0, le=255)]
 
 
 class _Page(BaseModel):
@@ -53,9 +54,19 @@ class Recipe(_Page):
     Attributes:
         defects: rule per label; a label that is not named follows the bundle's thresholds.
         min_views: a part seen whole in fewer pictures is UNSURE.
+        brightness: least and most grey level, 0..255, of the bright places of a part (99 % of it
+            are darker); outside of it the station is not ready and parts are UNSURE. None takes
+            half and twice of what the first parts of a belt show.
     """
 
     name: str = Field(pattern="^[a-z0-9][a-z0-9_-]*$")
     defects: dict[str, DefectRule] = {}
     zones: tuple[Zone, ...] = ()
     min_views: Annotated[int, Field(ge=1)] = 1
+    brightness: tuple[GreyLevel, GreyLevel] | None = None
+
+    @model_validator(mode="after")
+    def _brightness_is_a_range(self) -> "Recipe":
+        if self.brightness is not None and self.brightness[0] >= self.brightness[1]:
+            raise ValueError("brightness: the least must lie below the most")
+        return self

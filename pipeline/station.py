@@ -293,7 +293,7 @@ class Station:
         else:
             self.tally.inspected += 1
             self._keeper.take(self._inspector.inspect(item))
-            self._readiness.note("trigger", self._inspector.fault)
+            self._readiness.note("picture", self._inspector.fault)
 
     def _test_model(self) -> None:
         """Test the model; the station is not ready meanwhile, for frames may be dropped."""

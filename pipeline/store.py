@@ -293,6 +293,28 @@ def read_records(folder: Path) -> Iterator[Record]:
             db.close()
 
 
+def read_record(folder: Path, id: str) -> Record | None:
+    """Return the record of an id, whose bytes fit its hash; None if there is none.
+
+    Raises:
+        StoreError: there is no ledger, or the record was changed.
+    """
+    if not (folder / DATABASE).is_file():
+        raise StoreError(f"{folder}: no ledger here; was a station run with this store?")
+    with store_errors(folder):
+        db = open_database(folder / DATABASE)
+        try:
+            query = "SELECT body, sha256 FROM records WHERE id = ?"
+            row = db.execute(query, (id,)).fetchone()
+        finally:
+            db.close()
+    if row is None:
+        return None
+    if hashlib.sha256(row[0]).hexdigest() != row[1]:
+        raise StoreError(f"{folder}: record {id} was changed: its bytes do not fit its own hash")
+    return _decoded(folder, row[0])
+
+
 def recorded_parts(folder: Path, run: str, last: int = 20_000) -> frozenset[int]:
     """Return the numbers of the parts among the last records of a run."""
     with store_errors(folder):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.assembly import open_model
 from pipeline.config import StationConfig
 from pipeline.errors import ConfigError
 from pipeline.inspection import judged_alone
-from pipeline.store import read_records
+from pipeline.store import read_record, read_records
 from pipeline.types import Box, Detections, Image, Record, Verdict
 from pipeline.vision.draw import annotate, marks_of
 from pipeline.vision.picture import read_picture
@@ -22,13 +23,13 @@ class Found:
 
     Attributes:
         record: of the part.
-        records: in the ledger; each holds the hash of the one before.
+        records: in the ledger; each holds the hash of the one before. None if not looked at.
         after: how many of them came later and so vouch for this one.
     """
 
     record: Record
-    records: int
-    after: int
+    records: int | None = None
+    after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,26 @@ class Rerun:
     Attributes:
         verdict: of the picture alone, to be compared with the record's ``image_verdict``.
         found: in pixels of the picture.
+        box: of the part, pixels of the picture.
+        labels: that ``found`` counts.
         picture: uint8 (H, W, 3), BGR, with the findings drawn on it.
     """
 
     verdict: Verdict
     found: Detections
+    box: Box
+    labels: tuple[str, ...]
     picture: Image
+
+    def defects(self) -> list[dict[str, Any]]:
+        """Return label, score and box of what was found, relative to the part, pixels."""
+        inside = self.found.shifted(-self.box.x0, -self.box.y0)
+        return [
+            {"label": self.labels[label], "score": round(float(score), 4), "xyxy": xyxy}
+            for label, score, xyxy in zip(
+                inside.label, inside.score, inside.xyxy.round(1).tolist(), strict=True
+            )
+        ]
 
 
 def find(store: Path, part: str) -> Found:
@@ -67,6 +82,19 @@ def find(store: Path, part: str) -> Found:
             "the number of a part"
         )
     return Found(found, count, count - at)
+
+
+def find_alone(store: Path, id: str) -> Found:
+    """Return the record of an id, without the others: its own hash is all that is checked.
+
+    Raises:
+        ConfigError: there is no such record.
+        StoreError: there is no ledger, or the record does not fit its hash.
+    """
+    record = read_record(store, id)
+    if record is None:
+        raise ConfigError(f"{store}: no record has the id '{id}'")
+    return Found(record)
 
 
 def stored_picture(store: Path, record: Record) -> Image:
@@ -118,7 +146,7 @@ def rerun(config: StationConfig, record: Record, image: Image) -> Rerun:
         model.detector.close()
     caption = f"part {record.part} of {record.run}, run again"
     drawn = annotate(image, marks_of(found, model.detector.labels), verdict, caption)
-    return Rerun(verdict, found, drawn)
+    return Rerun(verdict, found, box, model.detector.labels, drawn)
 
 
 def _check_same(config: StationConfig, record: Record, artefact_sha256: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pipeline.assembly import build
 from pipeline.clock import SystemClock
 from pipeline.config import load
-from pipeline.demo import demo
+from pipeline.demo import Place, demo, drawn_line
 from pipeline.schema import event_schema
 from pipeline.shipped import shipped
 from pipeline.store import read_records
@@ -50,10 +50,8 @@ def test_the_demo_shows_every_part_and_compares_it_with_the_truth(tmp_path: Path
     arrived: list[str] = []
     done = demo(
         shipped("configs/demo.yaml"),
-        tmp_path / "store",
-        boards=BOARDS,
-        seed=5,
-        realtime=False,
+        Place(tmp_path / "store"),
+        drawn_line(boards=BOARDS, seed=5, realtime=False),
         on_start=lambda tally, total: None,
         on_message=lambda event: arrived.append(event["id"]),
     )

@@ -9,11 +9,12 @@ from typing import NoReturn
 
 import pytest
 
-from pipeline.chaos.fulldisk import DISK_MB, fill_disk, small_disk
+from pipeline.chaos.fulldisk import DISK_MB, fill_disk
 from pipeline.chaos.network import spoil_network
 from pipeline.chaos.powercut import cut_power
 from pipeline.disk import RESERVE, Room, free_bytes
 from pipeline.errors import ConfigError, DiskFull
+from pipeline.smalldisk import small_disk
 from pipeline.store import Ledger, Outbox, Pictures, read_records
 from tests.test_store import drafts
 
@@ -34,7 +35,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         skip("a small disk needs root: mount")
     with ExitStack() as stack:
         try:
-            folder = stack.enter_context(small_disk(tmp_path / "disk"))
+            folder = stack.enter_context(small_disk(tmp_path / "disk", DISK_MB))
         except ConfigError as error:
             skip(f"no small disk here: {error}")
         yield folder

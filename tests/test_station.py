@@ -103,6 +103,8 @@ class FullLedger:
 class Receiver:
     """Confirms what it is sent, at most ``size`` records a time; may be away."""
 
+    trouble = ""
+
     def __init__(self, size: int = 99, is_away: Callable[[], bool] = lambda: False) -> None:
         self.got: list[str] = []
         self.states: list[str] = []

@@ -59,6 +59,7 @@ class Synthetic:
     """Shows a belt; the number of a frame is where the belt stands, also after a reopening.
 
     Attributes:
+        boards: how many pass; None is endless.
         geometry: size of the frame and of the boards, speed, and where a board lies in a frame.
     """
 
@@ -73,6 +74,7 @@ class Synthetic:
         self._stall_at = options.stall_after
         self._fail_at = options.fail_after
         self.live = options.realtime
+        self.boards = options.boards
         self.geometry: dict[str, Any] = self._scene.geometry()
         self.total = self._expected_total()
 

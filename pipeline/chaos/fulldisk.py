@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from pipeline.chaos.kills import Siege
 from pipeline.chaos.line import Line
 from pipeline.chaos.states import States
 from pipeline.clock import NS_PER_S
-from pipeline.errors import ConfigError
+from pipeline.smalldisk import fill, small_disk
 
 DISK_MB = 16
 RESERVE_MB = 2
@@ -56,7 +54,7 @@ def fill_disk(folder: Path, on_step: Callable[[str], None]) -> Filled:
         LineguardError: the line did not survive.
     """
     with (
-        small_disk(folder / "disk") as disk,
+        small_disk(folder / "disk", DISK_MB) as disk,
         Line(folder, store=disk / "store", settings=SETTINGS) as line,
     ):
         siege = Siege(line, 0, lambda done: None)
@@ -66,7 +64,8 @@ def fill_disk(folder: Path, on_step: Callable[[str], None]) -> Filled:
             siege.decide(BEFORE)
             on_step("the disk is full")
             began_ns = time.monotonic_ns()
-            filled_ns = _fill(disk / "others")
+            fill(disk / "others")
+            filled_ns = time.monotonic_ns()
             degraded_ns = _heard(line, states, began_ns, lambda s: s != "ready")
             stopped_ns = _heard(line, states, filled_ns, lambda s: s == "not ready")
             line.pause(FULL_S)
@@ -82,47 +81,6 @@ def fill_disk(folder: Path, on_step: Callable[[str], None]) -> Filled:
             round((stopped_ns - filled_ns) / NS_PER_S, 2),
             round((ready_ns - free_ns) / NS_PER_S, 2),
         )
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """Mount a file system of 16 MB in memory as long as the block lasts.
-
-    Raises:
-        ConfigError: this is not root, or it may not mount.
-    """
-    if os.geteuid() != 0:
-        raise ConfigError("a small disk needs root: run this drill with sudo")
-    folder.mkdir(parents=True)
-    options = f"size={DISK_MB}m"
-    mount(["-t", "tmpfs", "-o", options, "tmpfs", str(folder)])
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=False)
-
-
-def mount(words: list[str]) -> None:
-    """Mount something.
-
-    Raises:
-        ConfigError: it cannot be mounted.
-    """
-    done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ConfigError(f"mount {' '.join(words)}: {done.stderr.strip()}")
-
-
-def _fill(file: Path) -> int:
-    """Write until nothing fits any more; return the moment, monotonic ns."""
-    with file.open("wb", buffering=0) as stream:
-        for size in (1 << 20, 1 << 12):
-            try:
-                while stream.write(b"x" * size) == size:
-                    pass
-            except OSError:
-                continue
-    return time.monotonic_ns()
 
 
 def _heard(line: Line, states: States, since_ns: int, wanted: Callable[[str], bool]) -> int:

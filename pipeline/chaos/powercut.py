@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.chaos.fulldisk import mount
 from pipeline.errors import ConfigError, LineguardError
+from pipeline.smalldisk import mount
 from pipeline.store import DATABASE, read_records
 from pipeline.types import Record
 

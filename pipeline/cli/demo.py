@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +12,14 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from pipeline import demo as demonstration
 from pipeline import schema
 from pipeline.cli.output import JsonFile, Rate, line_of, said_to_people, write_json
 from pipeline.cli.replay import say_replay
-from pipeline.errors import MissingExtra
-from pipeline.live import live_folder
+from pipeline.demo import Place
+from pipeline.errors import ConfigError, MissingExtra
 from pipeline.plugins import vendor
 from pipeline.shipped import shipped
 from pipeline.station import Station
@@ -43,6 +42,12 @@ def demo(
         Path | None, typer.Option("--config", "-c", help="Another station file.")
     ] = None,
     store: Annotated[Path | None, typer.Option(help="Keep the records in this folder.")] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Show this video of a line instead of drawn boards.")
+    ] = None,
+    camera: Annotated[
+        int | None, typer.Option(min=0, max=63, help="Show webcam N (/dev/videoN) instead.")
+    ] = None,
     web: Annotated[bool, typer.Option(help="Show it in the browser.")] = True,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Of the page; default 8080 or a free one.")
@@ -52,17 +57,21 @@ def demo(
     """Run a drawn line through the real model; show it in the browser and in the terminal.
 
     It ends with a summary against the truth: after so many boards, or on Ctrl-C. In a terminal the
-    belt does not end by itself; elsewhere, and with --no-web or --fast, 12 boards pass. JSON keys:
-    those of replay --truth, and delivered.
+    belt does not end by itself; elsewhere, and with --no-web or --fast, 12 boards pass. Another
+    line, --video FILE or --camera N, goes through the same model: name yours with --config.
+    JSON keys: those of replay --truth, and delivered.
     """
     people = said_to_people(json)
     file = config or shipped("configs/demo.yaml")
     delivered = set()
     endless = web and not fast and boards is None and sys.stdout.isatty()
-    people.print("line: drawn boards  ->  model  ->  verdict  ->  MQTT broker (127.0.0.1)  ->  you")
+    line = _line(video, camera, boards, seed, fast=fast, endless=endless)
+    people.print(
+        f"line: {_named(line)}  ->  model  ->  verdict  ->  MQTT broker (127.0.0.1)  ->  you"
+    )
     with (
-        _store(store) as folder,
-        _dashboard(web and not fast, people, file, folder, port),
+        _place(store) as place,
+        _dashboard(web and not fast, people, file, place.store, port),
         Rate("line", "frames") as rate,
     ):
         if endless:
@@ -80,10 +89,8 @@ def demo(
 
         done = demonstration.demo(
             file,
-            folder,
-            boards=None if endless else boards or BOARDS,
-            seed=seed,
-            realtime=not fast,
+            place,
+            line,
             on_start=begin,
             on_message=arrived,
         )
@@ -92,15 +99,40 @@ def demo(
         write_json(done.figures() | {"delivered": len(delivered)}, json)
 
 
+def _line(
+    video: Path | None,
+    camera: int | None,
+    boards: int | None,
+    seed: int,
+    *,
+    fast: bool,
+    endless: bool,
+) -> dict[str, Any]:
+    """Return the camera section of the line that is shown."""
+    if video is not None and camera is not None:
+        raise ConfigError("--video and --camera show one line each; name one of them")
+    if (video is not None or camera is not None) and boards is not None:
+        raise ConfigError("--boards counts drawn boards; leave it out with --video and --camera")
+    if video is not None:
+        return demonstration.filmed_line(video, endless=endless, realtime=not fast)
+    if camera is not None:
+        return demonstration.webcam(camera)
+    count = None if endless else boards or BOARDS
+    return demonstration.drawn_line(boards=count, seed=seed, realtime=not fast)
+
+
+def _named(line: dict[str, Any]) -> str:
+    return escape(str(line.get("path") or line.get("device") or "drawn boards"))
+
+
 @contextmanager
-def _store(named: Path | None) -> Iterator[Path]:
-    """Yield the store's folder; one that nobody named is gone afterwards, its window too."""
-    if named is not None:
-        yield named
-        return
-    with tempfile.TemporaryDirectory(prefix="lineguard-demo-") as scratch:
-        yield Path(scratch)
-        shutil.rmtree(live_folder(Path(scratch)), ignore_errors=True)
+def _place(named: Path | None) -> Iterator[Place]:
+    """Yield where the records go; a place that nobody named is gone afterwards, its window too."""
+    if named is None:
+        with demonstration.scratch_place() as place:
+            yield place
+    else:
+        yield Place(named, None, "the store lies on a disk of this machine; leave --store out")
 
 
 @contextmanager

@@ -25,6 +25,10 @@ def trace(
     draw: Annotated[
         Path | None, typer.Option(help="Write the picture with what was found again, PNG or JPEG.")
     ] = None,
+    chain: Annotated[
+        bool,
+        typer.Option(help="Check the chain of all records; without it name the part by its id."),
+    ] = True,
     rerun: Annotated[
         bool, typer.Option("--rerun/--no-rerun", help="Run the stored picture again.")
     ] = True,
@@ -32,22 +36,23 @@ def trace(
 ) -> None:
     """Rebuild a part's record, check the chain of all records, run its picture again.
 
-    JSON keys: record, records, after, verdict_again, same. Exit 0: all is as recorded; 1: the
-    picture gives another verdict; 74: the chain is broken; 78: no such part, no picture, or
-    another model.
+    JSON keys: record, records, after (null with --no-chain), verdict_again, same, found_again.
+    Exit 0: all is as recorded; 1: the picture gives another verdict; 74: the chain is broken; 78:
+    no such part, no picture, or another model.
     """
     people = said_to_people(json)
     station = load(config, _overrides(config, store, bundle))
-    found = tracing.find(station.store_path, part)
+    found = (tracing.find if chain else tracing.find_alone)(station.store_path, part)
     record = found.record
     people.print(line_of(record))
     people.print(
         f"record {record.id}, run {record.run}, number {record.seq}, {record.time}, "
         f"model {record.bundle} on {record.runtime}"
     )
-    people.print(
-        f"chain:   whole over {found.records} records; {found.after} later ones vouch for this one"
-    )
+    if chain:
+        people.print(
+            f"chain:   whole over {found.records} records; {found.after} later ones vouch for it"
+        )
     figures = {"record": schema.as_dict(record), "records": found.records, "after": found.after}
     if not rerun:
         write_json(figures, json)
@@ -62,7 +67,8 @@ def trace(
         f"{'the same' if same else 'ANOTHER VERDICT'}; {len(again.found)} findings",
         style="bold" if same else "bold red",
     )
-    write_json({**figures, "verdict_again": again.verdict.value, "same": same}, json)
+    said = {"verdict_again": again.verdict.value, "same": same, "found_again": again.defects()}
+    write_json({**figures, **said}, json)
     if not same:
         raise typer.Exit(1)
 

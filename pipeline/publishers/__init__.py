@@ -27,7 +27,15 @@ class Publisher(Protocol):
 
     A plugin file holds ``class Options(plugins.Options)`` and
     ``create(options, address: Address) -> Publisher``. Only the station's publish thread calls it.
+
+    Attributes:
+        trouble: why the receiver cannot be reached now, as far as that is known without sending;
+            "" if it can, or if nothing is known.
     """
+
+    @property
+    def trouble(self) -> str:
+        """See above; never waits."""
 
     def send(self, records: Sequence[Record]) -> tuple[str, ...]:
         """Hand records over and wait, for a bounded time, until the receiver has confirmed them.

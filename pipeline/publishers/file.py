@@ -27,6 +27,8 @@ class Options(BaseOptions):
 class FilePublisher:
     """Appends events; a record is confirmed once the disk has it. The file holds records only."""
 
+    trouble = ""
+
     def __init__(self, path: Path, address: Address) -> None:
         self._path = path
         self._address = address

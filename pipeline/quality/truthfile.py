@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,26 @@ WAITING_AT_MOST = 100
 
 
 def line_of(run: str, row: Mapping[str, Any]) -> str:
-    """Return one line of the file: run, centre frame of a part, and whether it is good."""
-    values = {"run": run, "centre_frame": row["centre_frame"], "good": row["good"]}
-    return json.dumps(values) + "\n"
+    """Return one line of the file: run, centre frame of a part, whether it is good, its defects.
+
+    Args:
+        row: ``defects`` holds ``class`` and ``xyxy``, pixels relative to the part.
+    """
+    defects = [{"label": d["class"], "xyxy": d["xyxy"]} for d in row.get("defects", ())]
+    values = {"centre_frame": row["centre_frame"], "good": row["good"], "defects": defects}
+    return json.dumps({"run": run, **values}) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is true of a part.
+
+    Attributes:
+        defects: each with ``label`` and ``xyxy``, pixels relative to the part.
+    """
+
+    good: bool
+    defects: tuple[Mapping[str, Any], ...]
 
 
 class TruthFile:
@@ -24,18 +42,18 @@ class TruthFile:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._at = 0
-        self._known: dict[str, dict[int, bool]] = {}
+        self._known: dict[str, dict[int, Known]] = {}
         self._waiting: list[tuple[int, Mapping[str, Any]]] = []
 
-    def match(self, records: Sequence[tuple[int, Mapping[str, Any]]]) -> list[tuple[int, bool]]:
+    def match(self, records: Sequence[tuple[int, Mapping[str, Any]]]) -> list[tuple[int, Known]]:
         """Take numbers and values of new records; return number and truth of those known now."""
         self._read()
         self._waiting = [*self._waiting, *records][-WAITING_AT_MOST:]
-        found = [(number, self._good(record), record) for number, record in self._waiting]
-        self._waiting = [(number, record) for number, good, record in found if good is None]
-        return [(number, good) for number, good, _ in found if good is not None]
+        found = [(number, self._truth(record), record) for number, record in self._waiting]
+        self._waiting = [(number, record) for number, known, record in found if known is None]
+        return [(number, known) for number, known, _ in found if known is not None]
 
-    def _good(self, record: Mapping[str, Any]) -> bool | None:
+    def _truth(self, record: Mapping[str, Any]) -> Known | None:
         known = self._known.get(record["run"], {})
         return _first(
             known[frame]
@@ -51,8 +69,9 @@ class TruthFile:
                     break
                 self._at += len(line)
                 row = json.loads(line)
-                self._known.setdefault(row["run"], {})[row["centre_frame"]] = row["good"]
+                known = Known(row["good"], tuple(row["defects"]))
+                self._known.setdefault(row["run"], {})[row["centre_frame"]] = known
 
 
-def _first(values: Iterable[bool]) -> bool | None:
+def _first(values: Iterable[Known]) -> Known | None:
     return next(iter(values), None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from pipeline.live import View
 from pipeline.quality.truthfile import FILE as TRUTH_FILE
 from pipeline.quality.truthfile import TruthFile
 from pipeline.trouble import FILE as FAULTS_FILE
+from pipeline.trouble import OFFERED, read_wishes
 from pipeline.types import Image
 from pipeline.vision.picture import encode_jpeg, read_picture
 from pipeline.web import paint
@@ -116,23 +116,29 @@ class Board:
         self._thumbs.put(id, jpeg)
         return jpeg
 
-    def faults_wanted(self) -> dict[str, bool]:
-        """Return which faults the demo has been asked for."""
-        try:
-            return dict(json.loads((self.live / FAULTS_FILE).read_text()))
-        except (OSError, ValueError, TypeError):
-            return {}
+    def faults(self) -> dict[str, dict[str, Any]]:
+        """Return which faults the demo has been asked for, and why some cannot be made here."""
+        return {
+            "faults": read_wishes(self.live / FAULTS_FILE),
+            "offered": read_wishes(self.live / OFFERED),
+        }
 
-    def ask_fault(self, name: str, on: bool) -> dict[str, bool]:
-        """Ask the demo to make a fault, or to end it."""
-        wanted: Mapping[str, Any] = self.faults_wanted() | {name: on}
+    def ask_fault(self, name: str, on: bool) -> None:
+        """Ask the demo to make a fault, or to end it.
+
+        Raises:
+            Refused: it cannot be made here.
+            StoreError: there is no demo.
+        """
+        if on and (reason := read_wishes(self.live / OFFERED).get(name)):
+            raise Refused(400, str(reason))
+        wanted = read_wishes(self.live / FAULTS_FILE) | {name: on}
         fresh = self.live / f"{FAULTS_FILE}.new"
         try:
             fresh.write_text(json.dumps(wanted))
             fresh.replace(self.live / FAULTS_FILE)
         except OSError as error:
             raise StoreError(f"{fresh}: {error.strerror}; is the demo running?") from error
-        return dict(wanted)
 
     def close(self) -> None:
         """Let go of all files; may be called twice."""

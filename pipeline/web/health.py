@@ -17,7 +17,7 @@ NO_PICTURE_S = 3.0
 _WORDS = {
     "starting": "Starting",
     "ready": "Ready",
-    "degraded": "Ready, records wait",
+    "degraded": "Degraded",
     "not ready": "Not ready",
     "stopping": "Stopping",
     "stopped": "Stopped",

@@ -152,11 +152,11 @@ class Hub:
                 summary["reasons"] = record["reasons"]
                 self._records = [*self._records, summary][-RECORDS_TOLD:]
         if self._truth is not None:
-            for number, good in self._truth.match(folded):
-                self._index.note_truth(number, good)
+            for number, known in self._truth.match(folded):
+                self._index.note_truth(number, known.good, known.defects)
                 for summary in self._records:
                     if summary["number"] == number:
-                        summary["good"] = good
+                        summary["good"] = known.good
         return len(folded)
 
     def _count(self, run: str | None) -> None:

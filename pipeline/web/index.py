@@ -6,10 +6,11 @@ down. So the dashboard keeps its own, in a file of its own, and answers from tha
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline.types import Verdict
 from pipeline.web.ledger import Kept, LedgerReader
 
 FILE = "index.sqlite"
-LAYOUT = 3
+LAYOUT = 4
 HOUR_MS = 3_600_000
 VERDICTS = (Verdict.PASS.value, Verdict.FAIL.value, Verdict.UNSURE.value)
 """By number, as the index holds them."""
@@ -55,6 +56,7 @@ CREATE TABLE runs (
     run TEXT NOT NULL, verdict INTEGER NOT NULL, parts INTEGER NOT NULL,
     PRIMARY KEY (run, verdict)
 ) WITHOUT ROWID;
+CREATE TABLE truth (number INTEGER PRIMARY KEY, defects TEXT NOT NULL);
 CREATE TABLE folded (number INTEGER NOT NULL, sha256 TEXT NOT NULL);
 INSERT INTO folded VALUES (0, '');
 """
@@ -112,10 +114,13 @@ class Index:
         with self._lock, self._errors():
             return self._db.execute(sql, values).fetchall()
 
-    def note_truth(self, number: int, good: bool) -> None:
+    def note_truth(self, number: int, good: bool, defects: Sequence[Mapping[str, Any]]) -> None:
         """Note what is true of a part, where that is known: on a drawn line."""
         with self._lock, self._errors(), self._db:
             self._db.execute("UPDATE parts SET good = ? WHERE number = ?", (good, number))
+            self._db.execute(
+                "INSERT OR REPLACE INTO truth VALUES (?, ?)", (number, json.dumps(list(defects)))
+            )
 
     def close(self) -> None:
         """Close the database; may be called twice."""

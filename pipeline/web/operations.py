@@ -53,19 +53,20 @@ class Operation:
 
     Attributes:
         path: below /api/v1; ``{id}`` is a record's id.
-        run: returns what becomes JSON, or a response; a coroutine runs in the loop, any other
-            function in a thread.
+        run: returns what becomes JSON, or a response; it runs in a thread.
         takes: of the query string (GET) or the JSON body (POST), or None.
         gives: media type of the answer.
+        streams: it answers at once with a stream, from within the loop.
     """
 
     method: str
     path: str
     role: Role
-    run: Callable[[Asked], Any]
+    run: Callable[..., Any]
     says: str
     takes: type[Query] | None = None
     gives: str = "application/json"
+    streams: bool = False
 
 
 def routes(operations: Sequence[Operation], door: Doorkeeper) -> list[Route]:
@@ -86,7 +87,7 @@ def _endpoint(op: Operation, door: Doorkeeper) -> Callable[[Request], Awaitable[
         try:
             person = await run_in_threadpool(door.admit, request, op.role)
             asked = Asked(request, person, await _values(op, request))
-            if getattr(op.run, "is_stream", False):
+            if op.streams:
                 made = op.run(asked)
             else:
                 made = await run_in_threadpool(op.run, asked)
@@ -99,12 +100,6 @@ def _endpoint(op: Operation, door: Doorkeeper) -> Callable[[Request], Awaitable[
         return made if isinstance(made, Response) else JSONResponse(made)
 
     return serve
-
-
-def stream(run: Callable[[Asked], Response]) -> Callable[[Asked], Response]:
-    """Mark a function that answers at once with a stream."""
-    run.is_stream = True  # type: ignore[attr-defined]
-    return run
 
 
 async def _values(op: Operation, request: Request) -> Query | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +68,12 @@ def by_id(index: Index, id: str) -> dict[str, Any] | None:
     """Return the summary of one part."""
     rows = index.rows(f"SELECT {_COLUMNS} FROM parts WHERE id = ?", (id,))
     return _summary(rows[0]) if rows else None
+
+
+def true_defects(index: Index, number: int) -> list[dict[str, Any]] | None:
+    """Return what is truly wrong with a part, or None where that is not known."""
+    rows = index.rows("SELECT defects FROM truth WHERE number = ?", (number,))
+    return list(json.loads(rows[0][0])) if rows else None
 
 
 def labels_of(index: Index, numbers: list[int]) -> dict[int, list[str]]:

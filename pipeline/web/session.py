@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Annotated
 
 from pydantic import Field, ValidationError
@@ -54,6 +55,7 @@ class _Session:
                 "token": self.door.token(request),
                 "accounts": self.board.desk.has_accounts,
                 "demo": self.board.demo,
+                "parquet": find_spec("pyarrow") is not None,
                 "source": self.board.source,
                 "version": version("lineguard"),
             }

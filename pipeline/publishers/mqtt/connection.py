@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 
 CREDENTIALS_REFUSED = (134, 135)
 MAX_PACKET_BYTES = 1 << 28
-RECONNECT_MOST_S = 10
+RECONNECT_MOST_S = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class Connection:
         notes: answers, breaks and receipts, in the order they happened.
         where: names the broker in messages.
         trouble: why there is no connection; "" if there is one.
+        was_tried: whether the first attempt has ended, one way or the other.
         receive_maximum: messages the broker takes at a time; paho does not heed it.
         max_packet_bytes: the largest packet the broker takes, as far as it says so.
     """
@@ -71,6 +72,7 @@ class Connection:
         self.notes: queue.SimpleQueue[Answer | Break | Receipt] = queue.SimpleQueue()
         self.where = f"mqtt broker {options.host}:{options.port}"
         self.trouble = f"{self.where} does not answer; is it running and the port open?"
+        self.was_tried = False
         self.receive_maximum = options.in_flight
         self.max_packet_bytes = MAX_PACKET_BYTES
         self._state_topic = state_topic
@@ -147,7 +149,7 @@ class Connection:
         client.drop_out_messages()
         self.receive_maximum = getattr(limits, "ReceiveMaximum", 65535)
         self.max_packet_bytes = getattr(limits, "MaximumPacketSize", MAX_PACKET_BYTES)
-        self.trouble = ""
+        self.trouble, self.was_tried = "", True
         if self._receipt_topic is not None:
             client.subscribe(self._receipt_topic, qos=1)
         # Without the lock a newer state could overtake this one, and the older would be retained.
@@ -218,7 +220,7 @@ class Connection:
         """Remember why there is no connection; tell it once, not at every attempt."""
         if trouble != self.trouble:
             LOG.warning("%s", trouble)
-        self.trouble = trouble
+        self.trouble, self.was_tried = trouble, True
 
 
 def client_for(options: Options, client_id: str, **settings: Any) -> paho.Client:

@@ -66,6 +66,10 @@ class MqttPublisher:
         receipts = self._topic(f"ack/{options.collector}") if options.collector else None
         self._connection = Connection(options, name, self._topic("state"), receipts)
 
+    @property
+    def trouble(self) -> str:
+        return "" if self._closed or not self._connection.was_tried else self._connection.trouble
+
     def send(self, records: Sequence[Record]) -> tuple[str, ...]:
         if self._closed or not self._connection.wait(CONNECT_WAIT_S):
             raise PublishError(self._connection.trouble)

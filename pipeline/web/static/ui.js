@@ -112,7 +112,7 @@ export function colours() {
 }
 
 // Boxes over a picture; the picture keeps its proportions, so shares of it are enough.
-export function marked(id, view, size, defects, labels, wrong = []) {
+export function marked(id, view, size, defects, labels, wrong = [], missed = []) {
   const [width, height] = size;
   const unit = Math.max(width, height) / 100;
   const shapes = defects.map((d, i) => {
@@ -122,9 +122,23 @@ export function marked(id, view, size, defects, labels, wrong = []) {
       s("rect", { x: x0 - unit / 2, y: y0 - unit / 2, width: x1 - x0 + unit, height: y1 - y0 + unit, fill: "none", stroke: colourOf(d.label, labels), "stroke-width": unit / 2.2, "stroke-dasharray": off ? `${unit} ${unit}` : null }),
       s("text", { x: Math.min(x0, width * 0.94), y: Math.max(y0 - unit * 1.2, unit * 3), "font-size": unit * 3, class: "tag" }, String(i + 1)));
   });
+  for (const d of missed) {
+    const [x0, y0, x1, y1] = d.xyxy;
+    shapes.push(s("rect", { class: "missed", x: x0 - unit, y: y0 - unit, width: x1 - x0 + 2 * unit, height: y1 - y0 + 2 * unit, "stroke-width": unit / 1.6, "stroke-dasharray": `${unit} ${unit / 1.5}` }, s("title", {}, `missed: ${words(d.label)}`)));
+  }
   const image = picture(id, view, "The part, with its defects marked");
   image.loading = "eager";
   return h("figure", { class: "marked" }, image, s("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, shapes));
+}
+
+// Which true defects nothing was found at: no box of any label whose middle lies in or near them.
+export function missedOf(truth, found) {
+  const near = 6;
+  return (truth || []).filter(({ xyxy: [x0, y0, x1, y1] }) => !found.some((d) => {
+    const x = (d.xyxy[0] + d.xyxy[2]) / 2;
+    const y = (d.xyxy[1] + d.xyxy[3]) / 2;
+    return x >= x0 - near && x <= x1 + near && y >= y0 - near && y <= y1 + near;
+  }));
 }
 
 export function partSize(record) {

@@ -1,11 +1,13 @@
 // The line as it runs: the picture, the newest verdict large, counts, rejects, and why if it is not ready.
-import { MARKS, VERDICTS, badge, card, clock, count, empty, h, percent, picture, tell, ask, words } from "/static/ui.js";
+import { MARKS, VERDICTS, badge, card, clock, count, empty, h, percent, picture, problem, tell, ask, words } from "/static/ui.js";
 
 const REJECTS = 6;
 const NEWEST = 15;
 const FAULTS = [
-  ["camera", "Unplug the camera"],
-  ["broker", "Kill the broker"],
+  ["camera", "Unplug the camera", "Plug the camera in"],
+  ["lamp", "Dim the lamp", "Turn the lamp up"],
+  ["broker", "Kill the broker", "Start the broker"],
+  ["disk", "Fill the disk", "Empty the disk"],
 ];
 
 export async function show(main, { feed, person }) {
@@ -122,10 +124,13 @@ function reject(r) {
 
 function panel(person) {
   const box = h("div", { class: "faults" });
-  const draw = (faults) => box.replaceChildren(...FAULTS.map(([name, title]) => {
+  const said = h("div");
+  const draw = ({ faults, offered }) => box.replaceChildren(...FAULTS.filter(([name]) => name in offered).map(([name, make, mend]) => {
     const on = Boolean(faults[name]);
-    return h("button", { type: "button", class: on ? "switch on" : "switch", "aria-pressed": String(on), disabled: person.role !== "engineer", onclick: () => tell("/demo/faults", { name, on: !on }).then((a) => draw(a.faults)) }, title);
+    const cannot = offered[name] && !on;
+    const flip = () => tell("/demo/faults", { name, on: !on }).then((a) => { said.replaceChildren(); draw(a); }).catch((e) => said.replaceChildren(problem(e)));
+    return h("button", { type: "button", class: on ? "switch on" : "switch", "data-fault": name, "aria-pressed": String(on), title: cannot ? offered[name] : null, disabled: person.role !== "engineer" || Boolean(cannot), onclick: flip }, on ? mend : make);
   }));
-  ask("/demo/faults").then((a) => draw(a.faults));
-  return card("Try to break it", h("div", {}, box, h("p", { class: "hint" }, "This is a drawn line: each switch makes a real fault. Watch the state, the reason, and the counts; switch it off again.")), { class: "faultcard" });
+  ask("/demo/faults").then(draw).catch((e) => said.replaceChildren(problem(e)));
+  return card("Try to break it", h("div", {}, box, said, h("p", { class: "hint" }, "Each switch makes a real fault on this demo line. Watch the state, the reason, and the counts; then mend it again.")), { class: "faultcard" });
 }

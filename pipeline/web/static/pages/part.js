@@ -1,7 +1,7 @@
 // One part and everything that proves its verdict.
-import { ask, badge, card, colourOf, h, marked, partSize, problem, stamp, words } from "/static/ui.js";
+import { ask, badge, card, colourOf, h, marked, missedOf, partSize, problem, stamp, tell, words } from "/static/ui.js";
 
-export async function show(main, { id }) {
+export async function show(main, { id, person }) {
   let found;
   try {
     found = await ask(`/parts/${encodeURIComponent(id)}`);
@@ -10,21 +10,53 @@ export async function show(main, { id }) {
     return null;
   }
   const r = found.record;
-  const truth = found.good === null ? null : h("span", { class: "hint" }, found.good ? "truly good" : "truly bad");
+  const missed = missedOf(found.truth, r.defects);
   const image = found.picture
-    ? marked(r.id, r.image_box ? "part" : "full", partSize(r), r.defects, found.labels)
+    ? marked(r.id, r.image_box ? "part" : "full", partSize(r), r.defects, found.labels, [], missed)
     : h("p", { class: "empty" }, r.image ? "The picture was deleted to make room; the record says what was seen." : "No picture of this part was kept.");
   main.append(
-    h("div", { class: "title" }, h("h1", {}, `Part ${r.part}`), badge(r.verdict), h("span", { class: "hint" }, stamp(Date.parse(r.time))), truth, h("a", { href: "/parts" }, "All parts")),
+    h("div", { class: "title" }, h("h1", {}, `Part ${r.part}`), badge(r.verdict), h("span", { class: "hint" }, stamp(Date.parse(r.time))), truthOf(found), h("span", { class: "space" }), h("a", { href: "/parts" }, "All parts")),
     h("div", { class: "part" },
-      card("Picture", image, {}, found.picture ? h("a", { href: `/api/v1/parts/${r.id}/picture`, download: `${r.id}.jpg` }, "Whole frame") : null),
+      card("Picture", h("div", {}, image, missed.length ? h("p", { class: "hint miss" }, `Dashed in white: ${missed.length} true ${missed.length > 1 ? "defects" : "defect"} at which nothing was found (${missed.map((d) => words(d.label)).join(", ")}).`) : null), {}, found.picture ? h("a", { href: `/api/v1/parts/${r.id}/picture`, download: `${r.id}.jpg` }, "Whole frame") : null),
       h("div", { class: "side" },
         card("Why", r.reasons.length ? h("ul", { class: "reasons" }, r.reasons.map((t) => h("li", {}, words(t)))) : h("p", { class: "empty" }, "Nothing was found that counts.")),
         defects(r, found.labels),
         chain(found),
+        again(found, person),
         reviews(found.reviews),
         card("Record", facts(found)))));
   return null;
+}
+
+function truthOf(found) {
+  if (found.good === null) return null;
+  const verdict = found.record.verdict;
+  if (!found.good && verdict === "PASS") return h("span", { class: "miss" }, "truly bad: an escape");
+  if (found.good && verdict === "FAIL") return h("span", { class: "miss" }, "truly good: overkill");
+  return h("span", { class: "hint" }, found.good ? "truly good" : "truly bad");
+}
+
+// The stored picture through the model again; the verdict of that picture alone is compared.
+function again(found, person) {
+  if (!found.picture || !found.record.image_box || person.role === "viewer") return null;
+  const said = h("p", { class: "hint", role: "status" }, "Shows the stored picture to the model again and compares what it says.");
+  const button = h("button", { type: "button", onclick: () => run() }, "Run again");
+  const run = async () => {
+    button.disabled = true;
+    said.className = "hint";
+    said.replaceChildren("The model is being loaded in a process of its own …");
+    try {
+      const a = await tell(`/parts/${encodeURIComponent(found.record.id)}/rerun`, {});
+      const what = a.found.length ? `${a.found.length} found: ${a.found.map((d) => `${words(d.label)} ${d.score.toFixed(2)}`).slice(0, 4).join(", ")}` : "nothing found";
+      said.className = "again";
+      said.replaceChildren(badge(a.verdict), h("span", { class: `level ${a.same ? "good" : "fault"}` }, a.same ? "✓ the same as then" : `✕ it was ${a.was}`), h("span", {}, what));
+    } catch (error) {
+      said.className = "problem";
+      said.replaceChildren(error.message);
+    }
+    button.disabled = false;
+  };
+  return card("Run again", said, {}, button);
 }
 
 function defects(r, labels) {

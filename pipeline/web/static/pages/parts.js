@@ -3,7 +3,7 @@ import { ask, badge, card, choice, count, empty, h, picture, problem, query, sta
 
 const SINCE = [["", "Any time"], ["1", "Last hour"], ["8", "Last 8 hours"], ["24", "Last 24 hours"], ["168", "Last 7 days"]];
 
-export async function show(main, { go }) {
+export async function show(main, { go, person }) {
   const given = new URLSearchParams(location.search);
   const chosen = { verdict: given.get("verdict") || "", label: given.get("label") || "", since: given.get("since") || "", text: given.get("text") || "" };
   const body = h("tbody");
@@ -14,6 +14,7 @@ export async function show(main, { go }) {
 
   const values = () => ({ verdict: chosen.verdict, label: chosen.label, text: chosen.text.trim(), since_ms: chosen.since ? Date.now() - 3600e3 * Number(chosen.since) : "" });
   const csv = h("a", { download: "parts.csv" }, "CSV");
+  const parquet = h("a", { download: "parts.parquet" }, "Parquet");
   const load = async (fresh) => {
     try {
       const found = await ask(`/parts${query({ ...values(), before: fresh ? "" : before })}`);
@@ -26,6 +27,7 @@ export async function show(main, { go }) {
       said.replaceChildren(problem(error));
     }
     csv.href = `/api/v1/parts.csv${query(values())}`;
+    parquet.href = `/api/v1/parts.parquet${query(values())}`;
   };
   const change = (key) => (value) => {
     chosen[key] = value;
@@ -42,7 +44,7 @@ export async function show(main, { go }) {
       choice("Defect", [["", "All"], ...Object.keys(thresholds).map((l) => [l, words(l)])], chosen.label, change("label")),
       choice("Time", SINCE, chosen.since, change("since"))),
     card("Newest first", h("div", {}, h("div", { class: "scroll" }, h("table", {},
-      h("thead", {}, h("tr", {}, ["", "Part", "Verdict", "Defects", "Time", "Review", "Latency"].map((t, i) => h("th", { class: i > 5 ? "num hide-small" : i > 3 ? "hide-small" : "" }, t)))), body)), said, more), {}, csv));
+      h("thead", {}, h("tr", {}, ["", "Part", "Verdict", "Defects", "Time", "Review", "Latency"].map((t, i) => h("th", { class: i > 5 ? "num hide-small" : i > 3 ? "hide-small" : "" }, t)))), body)), said, more), {}, csv, person.parquet ? parquet : null));
   await load(true);
 }
 

@@ -82,7 +82,7 @@ export async function show(main, { person }) {
     event.preventDefault();
   };
   document.addEventListener("keydown", keys);
-  main.append(h("div", { class: "head" }, h("h1", {}, "Review"), may ? h("span", { class: "tools" }, "Export", h("a", { href: "/api/v1/reviews/export?format=yolo", download: "" }, "YOLO"), h("a", { href: "/api/v1/reviews/export?format=coco", download: "" }, "COCO")) : null), said, stage);
+  main.append(h("div", { class: "head" }, h("h1", {}, "Review"), may ? h("span", { class: "tools" }, "Export", h("a", { href: "/api/v1/reviews/export?format=yolo", download: "" }, "YOLO"), h("a", { href: "/api/v1/reviews/export?format=coco", download: "" }, "COCO"), h("a", { href: "/api/v1/reviews/export?format=labelstudio", download: "", title: "With what the station found as pre-annotations; parts that wait for review are in it too" }, "Label Studio")) : null), said, stage);
   await next().catch(fail);
   return () => document.removeEventListener("keydown", keys);
 }

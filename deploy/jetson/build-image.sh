@@ -85,6 +85,7 @@ plan() {
 	say "BSP         $bsp"
 	say "root fs     $rootfs"
 	say "station     $BOARD_TARGET from $wheelhouse"
+	say "power mode  $BOARD_POWER_MODE, from the first boot on"
 	say "tree        $out/Linux_for_Tegra"
 	say "login       none: root and every other account are locked; SSH by key alone"
 }
@@ -123,7 +124,8 @@ step_station() {
 	mount --bind /dev "$tree/rootfs/dev" && mount -t proc proc "$tree/rootfs/proc" || return 1
 	"$repository/deploy/station/install.sh" --target "$BOARD_TARGET" --root "$tree/rootfs" \
 		--offline "$wheelhouse" || return 1
-	install -D -m 755 "$here/power-mode.sh" "$tree/rootfs/usr/libexec/lineguard/power-mode"
+	# lineguard-power-mode.service sees to it at every boot.
+	printf '%s\n' "$BOARD_POWER_MODE" >"$tree/rootfs/etc/lineguard/power-mode" || return 1
 	umount "$tree/rootfs/dev" "$tree/rootfs/proc"
 }
 

@@ -57,6 +57,8 @@ check_tree() {
 		"$tree: kernel/Image and rootfs/boot/Image differ; the board would not boot the kernel it was given"
 	[[ -e "$tree/rootfs/opt/lineguard/$(readlink "$tree/rootfs/opt/lineguard/current").complete" ]] || fail 65 \
 		"$tree: no station in it; make the tree with build-image.sh"
+	[[ "$(cat "$tree/rootfs/etc/lineguard/power-mode" 2>/dev/null)" == "$BOARD_POWER_MODE" ]] || fail 65 \
+		"$tree: it does not ask for the power mode $BOARD_POWER_MODE of '$board'; make it with build-image.sh"
 	python3 "$here/manifest.py" check "$tree" "$board" 2>"$notes" || fail 65 "$(cat "$notes")"
 }
 
@@ -89,7 +91,7 @@ plan() {
 	say "tree        $tree: $(head -n 1 "$tree/rootfs/etc/nv_tegra_release" | cut -d, -f1-2)"
 	say "station     $(basename "$(readlink "$tree/rootfs/opt/lineguard/current")")"
 	say "goes to     $BOARD_BOOT; all that is there is lost"
-	say "power mode  $BOARD_POWER_MODE, at first boot"
+	say "power mode  $BOARD_POWER_MODE, set by lineguard-power-mode.service at first boot"
 	say "command     (cd $tree && ${command[*]})"
 }
 

@@ -16,6 +16,7 @@ WATCHED = (
     "rootfs/boot/Image",
     "rootfs/etc/nv_tegra_release",
     "rootfs/etc/shadow",
+    "rootfs/etc/lineguard/power-mode",
     "rootfs/usr/lib/systemd/system/lineguard*",
     "rootfs/usr/libexec/lineguard/*",
     "rootfs/opt/lineguard/releases/*/lib/python3*/site-packages/pipeline/**/*.py",

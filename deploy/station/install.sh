@@ -35,7 +35,8 @@ folders="/etc/lineguard 755 root:root
 /var/lib/lineguard 750 lineguard:lineguard
 /var/lib/lineguard/models 755 root:root
 /var/cache/lineguard 750 lineguard:lineguard"
-enabled=(lineguard-firstboot.service lineguard-resume.service lineguard-update.timer)
+enabled=(lineguard-firstboot.service lineguard-power-mode.service lineguard-resume.service
+	lineguard-update.timer)
 
 say() { printf 'install: %s\n' "$*"; }
 fail() {

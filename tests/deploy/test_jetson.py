@@ -15,6 +15,8 @@ import pytest
 from tests.conftest import REPOSITORY
 
 JETSON = REPOSITORY / "deploy" / "jetson"
+ROOTFS = REPOSITORY / "deploy" / "station" / "rootfs"
+POWER_MODE = ROOTFS / "usr" / "libexec" / "lineguard" / "power-mode"
 RELEASE = "# R39 (release), REVISION: 2.0, GCID: 1, BOARD: generic, EABI: aarch64\n"
 
 
@@ -76,6 +78,8 @@ def bench(tmp_path: Path) -> Bench:
     release.mkdir(parents=True)
     release.with_name("1-jetson.complete").touch()
     (root / "opt" / "lineguard" / "current").symlink_to("releases/1-jetson")
+    (root / "etc" / "lineguard").mkdir()
+    (root / "etc" / "lineguard" / "power-mode").write_text("15W\n")
     program(made.tree / "tools" / "kernel_flash" / "l4t_initrd_flash.sh", 'echo "$@" > flashed')
     program(made.tree / "nvautoflash.sh", "echo p3767-0005")
     made.plugged("0955:7523")
@@ -139,6 +143,11 @@ def spoil_station(bench: Bench) -> None:
     (bench.tree / "rootfs" / "opt" / "lineguard" / "current").unlink()
 
 
+def spoil_power_mode(bench: Bench) -> None:
+    (bench.tree / "rootfs" / "etc" / "lineguard" / "power-mode").write_text("MAXN_SUPER\n")
+    bench.manifest()
+
+
 def spoil_tool(bench: Bench) -> None:
     (bench.tree / "tools" / "kernel_flash" / "l4t_initrd_flash.sh").unlink()
 
@@ -185,6 +194,7 @@ def cut_the_cable(bench: Bench) -> None:
         (spoil_kernel, 65, "kernel/Image and rootfs/boot/Image differ"),
         (spoil_both_kernels, 65, "hash mismatch"),
         (spoil_station, 65, "no station in it"),
+        (spoil_power_mode, 65, "does not ask for the power mode 15W"),
         (spoil_manifest, 65, "make the tree with build-image.sh"),
         (build_for_another, 65, "built for the board 'agx-orin', not for 'orin-nano'"),
         (plug_nothing, 69, "hold the recovery button"),
@@ -292,10 +302,82 @@ def test_a_power_mode_is_chosen_by_name(tmp_path: Path, name: str, code: int, sa
     conf = tmp_path / "nvpmodel.conf"
     conf.write_text(MODES)
     done = subprocess.run(
-        [str(JETSON / "power-mode.sh"), name, "--conf", str(conf), "--dry-run"],
+        [str(POWER_MODE), name, "--conf", str(conf), "--dry-run"],
         capture_output=True, text=True, timeout=10, check=False,
     )  # fmt: skip
     assert done.returncode == code and said in done.stdout + done.stderr
+
+
+@dataclass
+class Board:
+    """A Jetson's file of modes, its nvpmodel, and what that was asked to do.
+
+    Attributes:
+        folder: holds all of it; ``mode`` is the number of the mode at work.
+    """
+
+    folder: Path
+
+    def boots(self) -> "subprocess.CompletedProcess[str]":
+        """Run what the unit runs at boot; the mode's name is the unit's file's in the test."""
+        return subprocess.run(
+            [str(POWER_MODE), "MAXN_SUPER", "--conf", str(self.folder / "nvpmodel.conf"),
+             "--state", str(self.folder / "state")],
+            env={**os.environ, "PATH": f"{self.folder}:{os.environ['PATH']}"},
+            capture_output=True, text=True, timeout=10, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def asked(self) -> list[str]:
+        file = self.folder / "asked"
+        return file.read_text().split() if file.exists() else []
+
+
+def board_whose_tool(tmp_path: Path, sets: str) -> Board:
+    """Return a board in mode 0 whose nvpmodel, asked for mode $2, runs ``sets``."""
+    (tmp_path / "nvpmodel.conf").write_text(MODES)
+    (tmp_path / "mode").write_text("0\n")
+    program(
+        tmp_path / "nvpmodel",
+        f'cd {tmp_path}\nif [ "$1" = -q ]; then echo "NV Power Mode: X"; cat mode; exit; fi\n'
+        f'read answer; echo "$2" >> asked; {sets}',
+    )
+    return Board(tmp_path)
+
+
+def test_a_boot_sets_the_power_mode_and_the_next_one_leaves_it_alone(tmp_path: Path) -> None:
+    board = board_whose_tool(tmp_path, 'echo "$2" > mode')
+    done = board.boots()
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mode").read_text() == "2\n"
+    assert "at work" in board.boots().stdout
+    assert board.asked() == ["2"]
+
+
+def test_a_mode_that_needs_a_restart_is_at_work_after_it(tmp_path: Path) -> None:
+    board = board_whose_tool(tmp_path, '[ "$answer" = yes ] && echo "$2" > after-restart')
+    assert "may need a restart" in board.boots().stderr
+    (tmp_path / "after-restart").replace(tmp_path / "mode")
+    assert board.boots().returncode == 0
+
+
+def test_a_mode_that_never_comes_is_asked_for_once_and_then_said(tmp_path: Path) -> None:
+    board = board_whose_tool(tmp_path, ":")
+    for _ in range(3):
+        done = board.boots()
+        assert done.returncode == 70
+    assert "was asked for before" in done.stderr
+    assert board.asked() == ["2"]
+
+
+def test_the_image_writes_the_mode_where_the_unit_looks_for_it() -> None:
+    place = "/etc/lineguard/power-mode"
+    units = ROOTFS / "usr" / "lib" / "systemd" / "system"
+    unit = (units / "lineguard-power-mode.service").read_text()
+    assert f"ConditionPathExists={place}\n" in unit
+    assert f"wanted={place}\n" in POWER_MODE.read_text()
+    assert f'"$BOARD_POWER_MODE" >"$tree/rootfs{place}"' in (JETSON / "build-image.sh").read_text()
+    installer = (REPOSITORY / "deploy" / "station" / "install.sh").read_text()
+    assert "lineguard-power-mode.service" in installer.split("enabled=(")[1].split(")")[0]
 
 
 def test_no_script_of_a_board_holds_a_password() -> None:

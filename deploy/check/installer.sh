@@ -4,7 +4,8 @@
 #
 #   installer.sh [--arch ARCH] [--tree DIR] [TARGET]      needs root, mmdebstrap, PyPI and Debian's mirror
 #
-# --arch arm64 needs qemu-user registered (binfmt_misc). --tree takes a fresh Debian that is there.
+# --arch arm64 needs qemu-user registered (binfmt_misc). --tree takes a fresh Debian that is there,
+# and its architecture.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -23,6 +24,7 @@ done
 work=$(mktemp -d)
 root=$work/root
 installer=$repository/deploy/station/install.sh
+[[ -z "$tree" ]] || arch=$(chroot "$tree" dpkg --print-architecture)
 
 unmount() {
 	local at
@@ -102,7 +104,7 @@ find "$root/usr" -name '*lineguard*' | grep . && wrong "uninstall left these beh
 
 step "without a network, from a wheelhouse"
 python=$(chroot "$root" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-"$repository/deploy/station/wheelhouse.sh" "$target" "$python" "$work/wheels"
+"$repository/deploy/station/wheelhouse.sh" "$target" "$python" "$work/wheels" "$arch"
 fresh
 unshare --net "$installer" --target "$target" --root "$root" --offline "$work/wheels"
 replays

@@ -130,15 +130,7 @@ step_station() {
 }
 
 # What no two stations may share is made at first boot; an image that carries it gives it to all.
-step_anonymous() {
-	rm -f "$tree"/rootfs/etc/ssh/ssh_host_*
-	: >"$tree/rootfs/etc/machine-id"
-	install -d "$tree/rootfs/etc/ssh/sshd_config.d"
-	printf 'PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n' \
-		>"$tree/rootfs/etc/ssh/sshd_config.d/10-lineguard.conf"
-	! grep -Eq '^[^:]+:[^!*:][^:]*:' "$tree/rootfs/etc/shadow" ||
-		{ say "an account of the image has a password: $(grep -E '^[^:]+:[^!*:]' "$tree/rootfs/etc/shadow" | cut -d: -f1)" && false; }
-}
+step_anonymous() { "$repository/deploy/station/anonymize.sh" "$tree/rootfs"; }
 
 step_manifest() {
 	python3 "$here/manifest.py" write "$tree" "$board" "$(git -C "$repository" rev-parse HEAD 2>/dev/null || echo unknown)"

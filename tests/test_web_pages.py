@@ -1,5 +1,7 @@
 """The dashboard over a real store: what each page is told, and what people may say."""
 
+import importlib
+import importlib.util
 import io
 import json
 import sqlite3
@@ -14,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
+from pipeline.assembly import build
 from pipeline.config import StationConfig
 from pipeline.errors import StoreError
 from pipeline.quality.truthfile import FILE as TRUTH_FILE
@@ -146,7 +149,14 @@ def test_truth_beside_verdicts_counts_escapes_and_overkill(
     live.mkdir()
     truth = {3: True, 4: False, 7: False}
     lines = [
-        line_of(RUN, {"centre_frame": 40 * n + 15, "good": truth.get(n, True)})
+        line_of(
+            RUN,
+            {
+                "centre_frame": 40 * n + 15,
+                "good": truth.get(n, True),
+                "defects": [] if truth.get(n, True) else [{"class": "open", "xyxy": [1, 2, 9, 8]}],
+            },
+        )
         for n in range(1, 11)
     ]
     (live / TRUTH_FILE).write_text("".join(lines))
@@ -156,7 +166,10 @@ def test_truth_beside_verdicts_counts_escapes_and_overkill(
         found = event(client)["figures"]["truth"]
         assert (found["escapes"]["count"], found["escapes"]["of"]) == (1, 2)
         assert (found["overkill"]["count"], found["overkill"]["of"]) == (1, 8)
-        assert [p["part"] for p in parts(client) if p["good"] is False] == [7, 4]
+        bad = [p for p in parts(client) if p["good"] is False]
+        assert [p["part"] for p in bad] == [7, 4]
+        escaped = client.get(f"/api/v1/parts/{bad[1]['id']}").json()
+        assert escaped["truth"] == [{"label": "open", "xyxy": [1, 2, 9, 8]}]
 
 
 # -- parts ----------------------------------------------------------------------------------
@@ -316,11 +329,73 @@ def test_reviewed_parts_leave_as_yolo_and_coco_with_the_boxes_that_people_left(
     assert coco["images"][0]["width"] == 160
 
 
+def test_label_studio_gets_what_the_station_found_and_what_people_said(
+    filled: httpx.Client,
+) -> None:
+    reviewed, waiting = (parts(filled, verdict=v)[0]["id"] for v in ("FAIL", "UNSURE"))
+    body = {"verdict": "FAIL", "wrong": [1]}
+    filled.post(f"/api/v1/parts/{reviewed}/review", json=body, headers=token(filled))
+    made = archive(filled, "labelstudio")
+    tasks = {task["data"]["part"]: task for task in json.loads(made.read("tasks.json"))}
+    done, open_ = tasks[reviewed], tasks[waiting]
+    assert len(done["predictions"][0]["result"]) == 2
+    assert [len(a["result"]) for a in done["annotations"]] == [1]
+    assert open_["annotations"] == []
+    box = done["annotations"][0]["result"][0]
+    assert (box["original_width"], box["original_height"]) == (160, 160)
+    value = box["value"]
+    assert (value["x"], value["y"], value["width"], value["height"]) == (12.5, 25, 12.5, 12.5)
+    assert value["rectanglelabels"] == ["short"]
+    assert f"images/{waiting}.jpg" in made.namelist()
+    assert b'<Label value="short"/>' in made.read("label_config.xml")
+
+
 def archive(client: httpx.Client, kind: str) -> zipfile.ZipFile:
     answer = client.get("/api/v1/reviews/export", params={"format": kind})
     made = zipfile.ZipFile(io.BytesIO(answer.content))
     assert not any(name.startswith("/") or ".." in name for name in made.namelist())
     return made
+
+
+def test_the_table_in_columns_holds_what_the_table_for_a_spreadsheet_holds(
+    filled: httpx.Client,
+) -> None:
+    answer = filled.get("/api/v1/parts.parquet", params={"verdict": "FAIL"})
+    if importlib.util.find_spec("pyarrow") is None:
+        assert answer.status_code == 400
+        assert "lineguard[parquet]" in answer.json()["error"]
+        return
+    rows = importlib.import_module("pyarrow.parquet").read_table(io.BytesIO(answer.content))
+    wanted = parts(filled, verdict="FAIL")
+    assert rows.column("id").to_pylist() == [p["id"] for p in wanted]
+    assert rows.column("labels").to_pylist() == [p["labels"] for p in wanted]
+
+
+# -- run again ------------------------------------------------------------------------------
+
+
+def test_a_stored_picture_is_run_again_by_a_child_and_compared(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    line = {"kind": "synthetic", "boards": 2, "seed": 7}
+    config = config_in(tmp_path, camera=line, publishers=[])
+    build(config, SystemClock()).run()
+    with dashboard(config) as client:
+        for part in parts(client):
+            path = f"/api/v1/parts/{part['id']}"
+            again = client.post(f"{path}/rerun", headers=token(client), timeout=90)
+            assert again.status_code == 200, again.text
+            said, record = again.json(), client.get(path).json()["record"]
+            assert said["same"] and said["verdict"] == said["was"] == record["image_verdict"]
+        assert any(d["label"] for d in said["found"]) or said["verdict"] == "PASS"
+        audit = client.get("/api/v1/audit").json()["audit"]
+        assert [e["action"] for e in audit] == ["rerun", "rerun"]
+
+
+def test_a_part_that_another_model_decided_is_not_run_again(filled: httpx.Client) -> None:
+    part = parts(filled, verdict="UNSURE")[0]["id"]
+    answer = filled.post(f"/api/v1/parts/{part}/rerun", headers=token(filled), timeout=90)
+    assert answer.status_code == 400
+    assert "picture" in answer.json()["error"] or "was decided by" in answer.json()["error"]
 
 
 # -- recipe, station ------------------------------------------------------------------------

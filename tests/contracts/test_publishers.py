@@ -1,4 +1,4 @@
-"""What every publisher keeps, whatever it is made of: run for the file and for MQTT."""
+"""What every publisher keeps, whatever it is made of."""
 
 import json
 import resource
@@ -15,6 +15,7 @@ from pipeline.plugins import kinds, load
 from pipeline.publishers import Address, Publisher
 from pipeline.publishers._broker import DemoBroker
 from pipeline.schema import EXAMPLE
+from tests.hooks import SECRET, hook
 
 ADDRESS = Address("acme", "north", "smt", "line-2", "aoi-1")
 RECORDS = tuple(replace(EXAMPLE, id=f"{n:08d}-0000-7000-8000-000000000000") for n in range(30))
@@ -35,7 +36,14 @@ def _mqtt(tmp_path: Path, stack: ExitStack) -> dict[str, Any]:
     return {"port": broker.port}
 
 
-SET_UP = {"file": _file, "mqtt": _mqtt}
+def _webhook(tmp_path: Path, stack: ExitStack) -> dict[str, Any]:
+    (tmp_path / "secret").write_text(SECRET)
+    received = stack.enter_context(hook())
+    url = f"http://127.0.0.1:{received.port}/records"
+    return {"url": url, "secret_file": tmp_path / "secret"}
+
+
+SET_UP = {"file": _file, "mqtt": _mqtt, "webhook": _webhook}
 
 
 @pytest.fixture(params=sorted(SET_UP))
@@ -86,6 +94,12 @@ def test_a_state_that_contains_itself_does_not_raise_either(make: Make) -> None:
     state: dict[str, Any] = {}
     state["self"] = state
     make().state(state)
+
+
+def test_no_trouble_is_known_of_a_receiver_that_takes_records(make: Make) -> None:
+    publisher = make()
+    publisher.send(RECORDS[:1])
+    assert publisher.trouble == ""
 
 
 def test_close_may_be_called_twice(make: Make) -> None:

@@ -100,3 +100,9 @@ def test_other_real_lines_run_through_with_balanced_books(
     done = played(data_dir / "videos" / f"{name}.mp4", "configs/belt-parts.yaml", tmp_path)
     assert done.tally.captured > 0
     assert is_balanced(done)
+
+
+def test_a_replay_says_what_a_part_costs_the_processor(tmp_path: Path) -> None:
+    done = played(CLIP, "configs/demo.yaml", tmp_path)
+    assert done.cpu_s is not None
+    assert done.figures()["cpu_ms_per_part"] == round(1000 * done.cpu_s / len(done.records), 1) > 0

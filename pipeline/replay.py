@@ -92,7 +92,13 @@ def source_section(source: Path, *, realtime: bool) -> dict[str, Any]:
 
 
 def load_for_replay(
-    file: Path, source: Path | None, store: Path, *, realtime: bool, runtime: str | None = None
+    file: Path,
+    source: Path | None,
+    store: Path,
+    *,
+    realtime: bool,
+    runtime: str | None = None,
+    mode: str | None = None,
 ) -> StationConfig:
     """Read a station file for a replay: its model, recipe and trigger, but no line to act upon.
 
@@ -100,16 +106,21 @@ def load_for_replay(
         source: video or folder instead of the file's camera, or None.
         store: where the records go.
         runtime: kind of runtime instead of the file's, or None.
+        mode: latency or throughput instead of the file's, or None.
     """
     overrides: dict[str, Any] = {"publishers": [], "outputs": []}
     if source is not None:
         overrides["camera"] = source_section(source, realtime=realtime)
     overrides["store"] = {"path": str(store.resolve()), "pictures": "none"}
     config = load(file, overrides)
-    if runtime is None:
+    other: dict[str, Any] = {}
+    if runtime is not None:
+        other = {"runtime": {"kind": runtime}, "artefact": None}
+    if mode is not None:
+        other["mode"] = mode
+    if not other:
         return config
-    model = config.document.model.model_dump() | {"runtime": {"kind": runtime}, "artefact": None}
-    return load(file, overrides | {"model": model})
+    return load(file, overrides | {"model": config.document.model.model_dump() | other})
 
 
 def replay(

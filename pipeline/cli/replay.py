@@ -37,6 +37,10 @@ def replay(
     runtime: Annotated[
         str | None, typer.Option(help="Another runtime than the station file's: onnx, openvino.")
     ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="latency: one picture at a time; throughput: one per core at once."),
+    ] = None,
     store: Annotated[
         Path | None, typer.Option(help="Keep the records in this folder; else they are dropped.")
     ] = None,
@@ -53,7 +57,7 @@ def replay(
     expected = golden.read_golden(against) if against else None
     with tempfile.TemporaryDirectory(prefix="lineguard-") as scratch:
         station = replaying.load_for_replay(
-            config, source, store or Path(scratch), realtime=not fast, runtime=runtime
+            config, source, store or Path(scratch), realtime=not fast, runtime=runtime, mode=mode
         )
         done = _with_progress(station, known)
     parts = golden.golden_parts(done.records)

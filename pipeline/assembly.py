@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -38,18 +39,24 @@ from pipeline.triggers import AnnouncedTrigger, Trigger
 from pipeline.types import Inspection, Record, Verdict
 from pipeline.vision.picture import encode_jpeg
 from pipeline.watch import Watch
+from pipeline.workers import Workers, cores, shares
 
 JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A bundle, and a detector that runs one of its artefacts and has passed the self-test."""
+    """A bundle, and a detector that runs one of its artefacts and has passed the self-test.
+
+    Attributes:
+        workers: several such detectors, this one among them, in the throughput mode; else None.
+    """
 
     bundle: Bundle
     detector: Detector
     rulebook: Rulebook
     questions: tuple[Question, ...]
+    workers: Workers[Detector] | None = None
 
     def self_test(self) -> None:
         """Ask the running model for the golden pictures; in the thread that owns the detector.
@@ -57,7 +64,10 @@ class Model:
         Raises:
             ModelError: an answer is not as it should be.
         """
-        selftest.ask(self.detector, self.questions)
+        if self.workers is None:
+            selftest.ask(self.detector, self.questions)
+        else:
+            self.workers.each(lambda detector: selftest.ask(detector, self.questions))
 
 
 def open_model(config: StationConfig) -> Model:
@@ -73,20 +83,40 @@ def open_model(config: StationConfig) -> Model:
     bundle = open_bundle(config.bundle_path, _trust(config))
     bundle.check()
     rulebook = Rulebook(config.document.recipe, bundle.manifest.thresholds)
-    kind, options = config.runtime.kind, config.runtime.options
+    kind, (options, *more) = config.runtime.kind, _options_of_workers(config)
     artefact = bundle.name_of(bundle.artefact_for(kind, section.artefact))
     bounds = Bounds(section.trial.memory_mb, section.trial.seconds)
     try_model(bundle, kind, options, artefact, rulebook.least_detection, bounds)
     questions = selftest.questions_of(bundle, artefact)
-    detector = open_detector(
-        bundle, kind, options, artefact=artefact, min_score=rulebook.least_detection
-    )
-    try:
-        selftest.ask(detector, questions)
-    except ModelError:
-        detector.close()
-        raise
-    return Model(bundle, detector, rulebook, questions)
+
+    def opened(settings: Any) -> Detector:
+        detector = open_detector(
+            bundle, kind, settings, artefact=artefact, min_score=rulebook.least_detection
+        )
+        try:
+            selftest.ask(detector, questions)
+        except ModelError:
+            detector.close()
+            raise
+        return detector
+
+    detector = opened(options)
+    if section.mode == "latency":
+        return Model(bundle, detector, rulebook, questions)
+    workers = Workers([detector, *(opened(settings) for settings in more)])
+    return Model(bundle, detector, rulebook, questions, workers)
+
+
+def _options_of_workers(config: StationConfig) -> list[Any]:
+    """Return the runtime's options for each worker: threads that sum to the cores.
+
+    Where the station file states the threads of one inference, that holds.
+    """
+    section, options = config.document.model, config.runtime.options
+    count = 1 if section.mode == "latency" else section.workers or cores()
+    if count == 1 or getattr(options, "threads", None) != 0:
+        return [options] * count
+    return [options.model_copy(update={"threads": n}) for n in shares(count, cores())]
 
 
 def _trust(config: StationConfig) -> Trust | None:
@@ -114,6 +144,7 @@ def make_inspector(config: StationConfig, model: Model) -> Inspector:
         decide_at=parts.decide_at,
         sure_by=parts.sure_by,
         light=Light(config.document.recipe.brightness, learns=trigger.tracks),
+        look=None if model.workers is None else model.workers.look,
     )
 
 

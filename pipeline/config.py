@@ -82,6 +82,11 @@ class ModelSection(_Section):
         trust: whose bundles may run; None asks for no signature.
         trial: bounds of the child process that loads the model first.
         self_test_at: local times of day, HH:MM, at which the self-test is repeated: the shifts.
+        mode: ``latency`` looks at one picture at a time with all cores: the shortest way to a
+            verdict. ``throughput`` looks at several at once, each with its share of the cores: the
+            most pictures per second, for replays and for lines whose parts come closely; a verdict
+            may then wait for the next frame. The records are the same.
+        workers: how many pictures at once in ``throughput``; 0 takes one per core.
     """
 
     bundle: str
@@ -90,6 +95,8 @@ class ModelSection(_Section):
     trust: TrustSection | None = None
     trial: TrialSection = TrialSection()
     self_test_at: Annotated[tuple[TimeOfDay, ...], Field(max_length=24)] = ()
+    mode: Annotated[str, Field(pattern="^(latency|throughput)$")] = "latency"
+    workers: Annotated[int, Field(ge=0, le=64)] = 0
 
 
 class PartsSection(_Section):
@@ -261,6 +268,11 @@ def load(file: Path, overrides: dict[str, Any] | None = None) -> StationConfig:
         for where, family, section in _plugin_sections(document)
     }
     _check_gate(file, chosen)
+    if chosen["trigger"].kind == "plc" and document.model.mode == "throughput":
+        raise ConfigError(
+            f"{file}: model.mode: with the trigger 'plc' no further frame may come to bring a "
+            "verdict; use latency"
+        )
     canonical = json.dumps(document.model_dump(mode="json"), sort_keys=True).encode()
     return StationConfig(
         file=resolved,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from pipeline.casework import Case, InView, Look, View, at_once
 from pipeline.light import Light
 from pipeline.rules import Rulebook, vote
 from pipeline.tracking import BeltTracker, Track
@@ -13,7 +15,6 @@ from pipeline.triggers import Trigger
 from pipeline.types import (
     Box,
     Decision,
-    Defect,
     Detections,
     Frame,
     Image,
@@ -40,43 +41,14 @@ class FindsDefects(Protocol):
         """Return the defects of the part at ``box``, pixels of ``image``."""
 
 
-@dataclass(slots=True)
-class _Case:
-    """What is known of a part in view."""
-
-    part: Part
-    views: list[Detections] = field(default_factory=list)
-    picture: Image | None = None
-    picture_box: Box | None = None
-    picture_view: int = -1
-    """Which of the views shows the picture."""
-    strongest: float = -1.0
-    next_view_px: float = 0.0
-    """Way along the belt after which the next view is taken, from where it was first whole."""
-    places: int = 0
-    """Places on its way where a view was due, taken or not."""
-    sure: bool = False
-    decided: InView | None = None
-    """What was said of it; its pictures are let go then."""
-    doubt: str | None = None
-    """Why what was seen of it cannot be trusted."""
-
-
 @dataclass(frozen=True, slots=True)
-class InView:
-    """A part as the newest frame shows it.
+class _Due:
+    """A part whose verdict is due, and what shows it meanwhile."""
 
-    Attributes:
-        part: as last seen.
-        size: width and height of the whole part, pixels; an edge of the frame may cut its box.
-        decision: None until it is decided.
-        defects: what was found, strongest first; empty until it is decided.
-    """
-
-    part: Part
-    size: tuple[float, float]
-    decision: Decision | None = None
-    defects: tuple[Defect, ...] = ()
+    case: Case
+    shown: Case
+    t_ns: int
+    given: Decision | None
 
 
 class Inspector:
@@ -88,6 +60,9 @@ class Inspector:
         sure_by: stop looking at a part once its verdict stays the same if all of its scores move
             by this much; None takes all views. The moment of its verdict stays the same.
         light: judges how the parts are lit; None does not.
+        look: begins to look at a part; several pictures may be looked at at once. The verdicts are
+            the same and come in the same order, but a verdict whose pictures are not done comes
+            with a later call. None looks with ``detector`` at once.
 
     Attributes:
         fault: why what is seen now cannot be trusted, or None; parts in view become UNSURE.
@@ -104,16 +79,19 @@ class Inspector:
         decide_at: float | None = None,
         sure_by: float | None = None,
         light: Light | None = None,
+        look: Look | None = None,
     ) -> None:
         self.trigger = trigger
         self._light = light or Light(None, learns=False)
-        self._detector = detector
+        self._labels = detector.labels
+        self._begin = look or at_once(detector.detect_at)
         self._rulebook = rulebook
         self._views = views
         self._decide_at = decide_at
         self._sure_by = sure_by
         self._tracker = BeltTracker(trigger.axis, lost_after_frames)
-        self._cases: dict[int, _Case] = {}
+        self._cases: dict[int, Case] = {}
+        self._due: deque[_Due] = deque()
         self._shots = 0
         self._last_seq = 0
         self._covered = 0
@@ -126,7 +104,7 @@ class Inspector:
         return self.trigger.tracks
 
     def inspect(self, frame: Frame) -> tuple[Inspection, ...]:
-        """Take the next frame and return the parts that it decides.
+        """Take the next frame and return the parts that are decided by now, in their order.
 
         Raises:
             ModelError: the model failed; the parts in view are still undecided: see ``give_up``.
@@ -147,26 +125,28 @@ class Inspector:
         if self._light.fault is None and any(self._has_crossed(frame, t) for t in followed.left):
             self.trigger.crossed()
         due = [t for t in followed.present if self._is_due(frame, t)]
-        done = self._decided([t.part.id for t in (*due, *followed.left)], frame.t_ns)
+        self._decide([t.part.id for t in (*due, *followed.left)], frame.t_ns)
         for track in followed.left:
             del self._cases[track.part.id]
-        return done
+        return self._settled()
 
     def give_up(self, reason: str, t_ns: int) -> tuple[Inspection, ...]:
         """Decide every undecided part in view as UNSURE: what comes next tells nothing of it."""
         self._tracker.drop_all()
-        done = self._decided(tuple(self._cases), t_ns, Decision(Verdict.UNSURE, (reason,)))
+        self._decide(tuple(self._cases), t_ns, Decision(Verdict.UNSURE, (reason,)))
         self._cases.clear()
-        return (*done, *self._unseen(None, t_ns, reason))
+        self._decide_unseen(None, t_ns, reason)
+        return self._settled(wait=True, failing=False)
 
     def finish(self, t_ns: int) -> tuple[Inspection, ...]:
         """Decide, at the end of a recording, the parts that were seen whole and are due."""
         tracks = self._tracker.drop_all()
-        done = self._decided(
+        self._decide(
             [t.part.id for t in tracks if t.entered is not None and self._decide_at is None], t_ns
         )
         self._cases.clear()
-        return (*done, *self._unseen(None, t_ns, "the recording ended before a frame showed it"))
+        self._decide_unseen(None, t_ns, "the recording ended before a frame showed it")
+        return self._settled(wait=True)
 
     def _judge_view(self, frame: Frame, sightings: Iterable[Sighting]) -> None:
         """Be at fault while the trigger is, or while one part fills the view and does not end.
@@ -219,7 +199,7 @@ class Inspector:
     def _decide_each(self, frame: Frame, sightings: Iterable[Sighting]) -> tuple[Inspection, ...]:
         """Take every sighting as a part of its own, seen this once."""
         reason = "its exposure was lost before it was looked at"
-        missed = self._unseen(frame, frame.t_ns, reason)
+        self._decide_unseen(frame, frame.t_ns, reason)
         for sighting in sightings:
             self._open_shot(frame.seq, frame.t_ns, sighting.box, sighting.part)
         self._light.see(frame.image, ((c.part.id, c.part.box) for c in self._cases.values()))
@@ -227,34 +207,32 @@ class Inspector:
         self._doubt_all()
         for case in self._cases.values():
             self._add_view(case, frame, case.part.box)
-        done = self._decided(tuple(self._cases), frame.t_ns)
+        self._decide(tuple(self._cases), frame.t_ns)
         self._cases.clear()
-        return (*missed, *done)
+        return self._settled()
 
-    def _unseen(self, frame: Frame | None, t_ns: int, reason: str) -> tuple[Inspection, ...]:
+    def _decide_unseen(self, frame: Frame | None, t_ns: int, reason: str) -> None:
         """Decide the parts that were announced and that no frame will show."""
-        done: list[Inspection] = []
         for lost in self.trigger.unseen(frame):
             seq = self._last_seq if lost.frame is None else lost.frame
             part = self._open_shot(seq, t_ns, lost.box, lost.part)
             decision = lost.decision or Decision(Verdict.UNSURE, (reason,))
-            done += self._decided((part,), t_ns, decision)
+            self._decide((part,), t_ns, decision)
             del self._cases[part]
-        return tuple(done)
 
     def _open_shot(self, seq: int, t_ns: int, box: Box, part: int | None) -> int:
         self._shots = self._shots + 1 if part is None else part
         self._case(Part(self._shots, t_ns, seq, seq, box))
         return self._shots
 
-    def _case(self, part: Part) -> _Case:
-        return self._cases.setdefault(part.id, _Case(part))
+    def _case(self, part: Part) -> Case:
+        return self._cases.setdefault(part.id, Case(part))
 
     def _look(self, frame: Frame, track: Track) -> None:
         """Take a view of a part that has moved far enough since the last one."""
         case = self._case(track.part)
         sighting, entered = track.sighting, track.entered
-        if case.decided is not None or sighting is None or not sighting.whole or entered is None:
+        if case.is_closed or sighting is None or not sighting.whole or entered is None:
             return
         start, end = self._tracker.span(sighting.box)
         moved = abs((start + end) / 2 - entered)
@@ -266,20 +244,23 @@ class Inspector:
             case.next_view_px = (moved // step + 1) * step
             case.places += 1
             # When it is decided does not depend on how often it had to be looked at.
-            if not case.sure:
+            if not self._is_sure(case):
                 self._add_view(case, frame, sighting.box)
 
-    def _add_view(self, case: _Case, frame: Frame, box: Box) -> None:
-        found = self._detector.detect_at(frame.image, box)
-        case.views.append(found.shifted(-box.x0, -box.y0))
-        strongest = float(found.score.max()) if len(found) else 0.0
-        if strongest > case.strongest:
-            case.strongest, case.picture, case.picture_box = strongest, frame.image, box
-            case.picture_view = len(case.views) - 1
-        if self._sure_by is not None and len(case.views) < self._views:
-            defects = vote(case.views, self._detector.labels)
-            size = (box.width, box.height)
-            case.sure = self._rulebook.is_sure(defects, len(case.views), size, self._sure_by)
+    def _add_view(self, case: Case, frame: Frame, box: Box) -> None:
+        case.last_box = box
+        case.begun.append(View(frame.image, box, self._begin(frame.image, box)))
+        case.take_in(wait=False)
+
+    def _is_sure(self, case: Case) -> bool:
+        """Tell whether a part need not be looked at again; ask only where it would be."""
+        if self._sure_by is None or case.sure or case.last_box is None:
+            return case.sure
+        case.take_in(wait=True)
+        size = (case.last_box.width, case.last_box.height)
+        defects = vote(case.views, self._labels)
+        case.sure = self._rulebook.is_sure(defects, len(case.views), size, self._sure_by)
+        return case.sure
 
     def _is_due(self, frame: Frame, track: Track) -> bool:
         if track.entered is None:
@@ -299,20 +280,37 @@ class Inspector:
     def _line(self, frame: Frame) -> float | None:
         return None if self._decide_at is None else self._decide_at * self._length(frame)
 
-    def _decided(
-        self, ids: Iterable[int], t_ns: int, given: Decision | None = None
-    ) -> tuple[Inspection, ...]:
-        """Decide those parts that are still open; a part is never decided twice."""
-        done = []
+    def _decide(self, ids: Iterable[int], t_ns: int, given: Decision | None = None) -> None:
+        """Let those parts be decided that are still open; a part is never decided twice."""
         for case in (self._cases[id] for id in sorted(ids)):
-            if case.decided is None:
-                closed = self._closed(case, t_ns, given)
-                done.append(closed)
-                self._cases[case.part.id] = _Case(case.part, decided=in_view(closed))
+            if not case.is_closed:
+                shown = Case(case.part, is_closed=True)
+                self._cases[case.part.id] = shown
+                self._due.append(_Due(case, shown, t_ns, given))
+
+    def _settled(self, *, wait: bool = False, failing: bool = True) -> tuple[Inspection, ...]:
+        """Return the parts that are due, in their order, as far as their pictures are done.
+
+        Raises:
+            ModelError: it failed with one of them, and ``failing``; all of them stay due.
+        """
+        ready: list[_Due] = []
+        for due in self._due:
+            if not due.case.take_in(wait=wait):
+                break
+            ready.append(due)
+        failure = next((d.case.failure for d in ready if d.case.failure is not None), None)
+        if failing and failure is not None:
+            raise failure
+        done = []
+        for due in ready:
+            self._due.popleft()
+            done.append(self._closed(due.case, due.t_ns, due.given))
+            due.shown.decided = in_view(done[-1])
         return tuple(done)
 
-    def _closed(self, case: _Case, t_ns: int, given: Decision | None = None) -> Inspection:
-        defects = vote(case.views, self._detector.labels)
+    def _closed(self, case: Case, t_ns: int, given: Decision | None = None) -> Inspection:
+        defects = vote(case.views, self._labels)
         # Where it was last seen it may already be cut: a view shows the part's whole size.
         shown = case.picture_box or case.part.box
         size = (shown.width, shown.height)
@@ -332,13 +330,13 @@ class Inspector:
             stamps={"exposed": t_ns},
         )
 
-    def _verdict_of_picture(self, case: _Case) -> Verdict | None:
+    def _verdict_of_picture(self, case: Case) -> Verdict | None:
         """Judge the kept picture alone: it is what can be run again, view by view is not kept."""
         if case.picture_box is None:
             return None
         found = case.views[case.picture_view]
         size = (case.picture_box.width, case.picture_box.height)
-        return judged_alone(found, self._detector.labels, self._rulebook, len(case.views), size)
+        return judged_alone(found, self._labels, self._rulebook, len(case.views), size)
 
 
 def judged_alone(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,24 @@ VIDEO_SUFFIXES = (".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpg", ".ts
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a replay gave."""
+    """What a replay gave.
+
+    Attributes:
+        cpu_s: time of the processor, all threads, from the first frame to the last record; the
+            model was loaded before. None if it was not measured.
+    """
 
     records: tuple[Record, ...]
     tally: Tally
     truth: Comparison | None = None
+    cpu_s: float | None = None
+
+    @property
+    def cpu_ms_per_part(self) -> float | None:
+        """Return what one part costs the processor, ms; None without parts or measurement."""
+        if self.cpu_s is None or not self.records:
+            return None
+        return round(self.cpu_s * 1000 / len(self.records), 1)
 
     def figures(self) -> dict[str, Any]:
         """Return the figures under the documented, stable keys of ``--json``."""
@@ -37,6 +51,7 @@ class Replay:
             "unsure": verdicts.count(Verdict.UNSURE),
             "frames": frames(self.tally),
             "latency_ms": latency(self.tally.latency_ms),
+            "cpu_ms_per_part": self.cpu_ms_per_part,
             **(_against_truth(self.truth) if self.truth else {}),
         }
 
@@ -77,7 +92,13 @@ def source_section(source: Path, *, realtime: bool) -> dict[str, Any]:
 
 
 def load_for_replay(
-    file: Path, source: Path | None, store: Path, *, realtime: bool, runtime: str | None = None
+    file: Path,
+    source: Path | None,
+    store: Path,
+    *,
+    realtime: bool,
+    runtime: str | None = None,
+    mode: str | None = None,
 ) -> StationConfig:
     """Read a station file for a replay: its model, recipe and trigger, but no line to act upon.
 
@@ -85,16 +106,21 @@ def load_for_replay(
         source: video or folder instead of the file's camera, or None.
         store: where the records go.
         runtime: kind of runtime instead of the file's, or None.
+        mode: latency or throughput instead of the file's, or None.
     """
     overrides: dict[str, Any] = {"publishers": [], "outputs": []}
     if source is not None:
         overrides["camera"] = source_section(source, realtime=realtime)
     overrides["store"] = {"path": str(store.resolve()), "pictures": "none"}
     config = load(file, overrides)
-    if runtime is None:
+    other: dict[str, Any] = {}
+    if runtime is not None:
+        other = {"runtime": {"kind": runtime}, "artefact": None}
+    if mode is not None:
+        other["mode"] = mode
+    if not other:
         return config
-    model = config.document.model.model_dump() | {"runtime": {"kind": runtime}, "artefact": None}
-    return load(file, overrides | {"model": model})
+    return load(file, overrides | {"model": config.document.model.model_dump() | other})
 
 
 def replay(
@@ -122,8 +148,11 @@ def replay(
     camera = open_camera(config, clock)
     station = build(config, clock, keep, camera)
     on_start(station.tally, camera.total)
+    started_s = time.process_time()
     tally = station.run()
-    return Replay(tuple(records), tally, compare(records, truth) if truth is not None else None)
+    cpu_s = time.process_time() - started_s
+    compared = compare(records, truth) if truth is not None else None
+    return Replay(tuple(records), tally, compared, cpu_s)
 
 
 def _against_truth(truth: Comparison) -> dict[str, Any]:

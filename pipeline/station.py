@@ -14,11 +14,11 @@ from functools import partial
 from typing import Protocol
 
 from pipeline.cameras import Camera
+from pipeline.casework import InView
 from pipeline.clock import Clock
 from pipeline.dispatch import Dispatch, Waits
 from pipeline.errors import CameraError, LineguardError
 from pipeline.handoff import Handoff
-from pipeline.inspection import InView
 from pipeline.keeping import Keeper, KeepsPictures, KeepsRecords
 from pipeline.monitor.figures import Snapshot
 from pipeline.outputs import Output

@@ -20,10 +20,17 @@ TIMES = ("id", "run", "time", "latency_ms", "previous_sha256")
 
 
 def played(
-    clip: Path, config: str, store: Path, runtime: str | None = None, truth: Path | None = None
+    clip: Path,
+    config: str,
+    store: Path,
+    runtime: str | None = None,
+    truth: Path | None = None,
+    mode: str | None = None,
 ) -> Replay:
     """Play a clip through the station of a shipped station file."""
-    station = load_for_replay(shipped(config), clip, store, realtime=False, runtime=runtime)
+    station = load_for_replay(
+        shipped(config), clip, store, realtime=False, runtime=runtime, mode=mode
+    )
     return replay(station, read_truth(truth) if truth else None)
 
 
@@ -48,6 +55,18 @@ def test_a_second_replay_differs_in_nothing_but_times(tmp_path: Path) -> None:
     first = played(CLIP, "configs/demo.yaml", tmp_path)
     second = played(CLIP, "configs/demo.yaml", tmp_path)
     assert without_times(first) == without_times(second)
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_several_workers_record_what_one_does(tmp_path: Path, runtime: str) -> None:
+    one = played(CLIP, "configs/demo.yaml", tmp_path, runtime=runtime, mode="latency")
+    many = played(CLIP, "configs/demo.yaml", tmp_path, runtime=runtime, mode="throughput")
+    both = [
+        [{k: v for k, v in row.items() if k != "config_sha256"} for row in without_times(done)]
+        for done in (one, many)
+    ]
+    assert both[0] == both[1]
+    assert is_balanced(many)
 
 
 def test_openvino_gives_the_verdicts_of_onnx_runtime(tmp_path: Path) -> None:
@@ -100,3 +119,9 @@ def test_other_real_lines_run_through_with_balanced_books(
     done = played(data_dir / "videos" / f"{name}.mp4", "configs/belt-parts.yaml", tmp_path)
     assert done.tally.captured > 0
     assert is_balanced(done)
+
+
+def test_a_replay_says_what_a_part_costs_the_processor(tmp_path: Path) -> None:
+    done = played(CLIP, "configs/demo.yaml", tmp_path)
+    assert done.cpu_s is not None
+    assert done.figures()["cpu_ms_per_part"] == round(1000 * done.cpu_s / len(done.records), 1) > 0

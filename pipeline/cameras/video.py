@@ -34,6 +34,8 @@ class Options(BaseOptions):
         fps: frame rate for ``realtime``; None takes the one of the file.
         max_pixels: a larger picture is refused.
         gray: frames are (H, W) instead of (H, W, 3).
+        threads: of the decoder; 0 takes one per core, which costs a sixth more of the processor
+            and decodes one clip sooner.
     """
 
     path: ConfigPath
@@ -42,6 +44,7 @@ class Options(BaseOptions):
     fps: Annotated[float, Field(gt=0, le=10_000)] | None = None
     max_pixels: Annotated[int, Field(ge=1)] = MAX_PIXELS
     gray: bool = False
+    threads: Annotated[int, Field(ge=0, le=64)] = 1
 
 
 class Video:
@@ -81,7 +84,8 @@ class Video:
 
     def _connect(self, opening: Opening) -> None:
         file = self._options.path
-        if not opening.connect(str(file), cv2.CAP_FFMPEG, {}) and not opening.ended:
+        settings = {cv2.CAP_PROP_N_THREADS: self._options.threads} if self._options.threads else {}
+        if not opening.connect(str(file), cv2.CAP_FFMPEG, settings) and not opening.ended:
             raise ConfigError(f"{file}: the video is damaged or cut off; copy the file again")
         width, height = (
             int(opening.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)

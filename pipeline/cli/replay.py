@@ -37,6 +37,10 @@ def replay(
     runtime: Annotated[
         str | None, typer.Option(help="Another runtime than the station file's: onnx, openvino.")
     ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="latency: one picture at a time; throughput: one per core at once."),
+    ] = None,
     store: Annotated[
         Path | None, typer.Option(help="Keep the records in this folder; else they are dropped.")
     ] = None,
@@ -45,15 +49,15 @@ def replay(
     """Play a recording through the whole station and say what it decided.
 
     JSON keys: parts, pass, fail, unsure, frames.captured|inspected|dropped|lost_exposures,
-    latency_ms.p50|p99; with --truth: true_parts, missed, double, phantom, escapes, overkill,
-    escape_rate, overkill_rate, rejected_good_rate; with --against: differences.
+    latency_ms.p50|p99, cpu_ms_per_part; with --truth: true_parts, missed, double, phantom, escapes,
+    overkill, escape_rate, overkill_rate, rejected_good_rate; with --against: differences.
     """
     people = said_to_people(json)
     known = truths.read_truth(truth) if truth else None
     expected = golden.read_golden(against) if against else None
     with tempfile.TemporaryDirectory(prefix="lineguard-") as scratch:
         station = replaying.load_for_replay(
-            config, source, store or Path(scratch), realtime=not fast, runtime=runtime
+            config, source, store or Path(scratch), realtime=not fast, runtime=runtime, mode=mode
         )
         done = _with_progress(station, known)
     parts = golden.golden_parts(done.records)
@@ -88,6 +92,8 @@ def say_replay(people: Console, done: replaying.Replay) -> None:
         f"frames:   {n['captured']} captured = {n['inspected']} inspected + {n['dropped']} dropped"
     )
     people.print(f"latency:  p50 {t['p50']} ms, p99 {t['p99']} ms from exposure to reject command")
+    if done.cpu_ms_per_part is not None:
+        people.print(f"processor: {done.cpu_ms_per_part} ms per part, all threads")
 
 
 def _with_progress(

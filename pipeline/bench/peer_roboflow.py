@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline.bench.peer import serve
+from pipeline.errors import MissingExtra
+from pipeline.lab.torch_env import prepare
 
 PACKAGES = ("inference-cpu", "supervision", "onnxruntime", "openvino", "numpy")
 
@@ -21,6 +24,9 @@ def run(model: Path, side: int) -> None:
     os.environ.update({"TELEMETRY_OPT_OUT": "True", "METRICS_ENABLED": "False"})
     import cv2
     import numpy as np
+
+    with suppress(MissingExtra):
+        prepare()  # beside a torch for processors torchvision cannot be imported as it is
     from inference import InferencePipeline
     from inference.core.interfaces.camera.entities import VideoFrame
     from supervision import Detections

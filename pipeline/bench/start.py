@@ -102,22 +102,22 @@ def _watched(file: Path, folder: Path, count: int) -> tuple[float, dict[str, Any
     with log.open("wb") as said:
         words = [sys.executable, "-m", "pipeline", "run", str(file)]
         station = subprocess.Popen(words, stdout=said, stderr=said)
-        held = []
+        held: list[tuple[int, float]] = []
         while station.poll() is None:
             if time.monotonic_ns() - began_ns > LIMIT_S * NS_PER_S:
                 station.kill()
-            held.append(_memory_mb(station.pid))
+            held.append((time.monotonic_ns(), _memory_mb(station.pid)))
             time.sleep(WATCH_S)
     acted = _commands(folder / JOURNAL)
     if station.returncode != 0 or len(acted) != count:
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise LineguardError(f"bench: 'run' gave {len(acted)} of {count} verdicts: {last[-1:]}")
-    told = [mb for mb in held if mb]
-    warm = told[round(len(told) * WARM_SHARE) :] or [0.0]
+    warm_ns = acted[round(len(acted) * WARM_SHARE)]
+    at_work = [mb for t, mb in held if warm_ns <= t <= acted[-1]] or [held[-2][1]]
     return (acted[0] - began_ns) / NS_PER_S, {
-        "rss_mb": told[-1] if told else 0.0,
-        "most_mb": max(told, default=0.0),
-        "growth_mb": round(warm[-1] - warm[0], 1),
+        "rss_mb": at_work[-1],
+        "most_mb": max(mb for _, mb in held),
+        "growth_mb": round(at_work[-1] - at_work[0], 1),
         "parts": count,
     }
 

@@ -33,8 +33,9 @@ chaos: $(VENV)/station.stamp  ## every fault on purpose, the long way; the last 
 check-deploy: $(VENV)/deploy.stamp  ## scripts, container recipes and fleet files
 	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/check/lint.sh
 
-bench: $(VENV)/station.stamp  ## how fast the station is on this machine
-	$(BIN)/lineguard bench
+bench: $(VENV)/station.stamp  ## how fast the station is on this machine, and the page of it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/lineguard bench --write docs/performance.md
 
 clean:
 	rm -rf $(VENV) runs

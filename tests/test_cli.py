@@ -186,14 +186,16 @@ def test_nothing_is_written_into_the_home(tmp_path: Path) -> None:
     assert list(home.rglob("*")) == []
 
 
-def test_bench_sets_the_detector_against_the_bare_runtime_in_one_run(tmp_path: Path) -> None:
-    done = lineguard("bench", "--pictures", 1, "--json", "-", home=tmp_path)
+def test_bench_sets_the_station_against_the_bare_runtime_in_one_run(tmp_path: Path) -> None:
+    words = ("--quick", "--only", "e2e", "--kept", tmp_path / "kept", "--json", "-")
+    done = lineguard("bench", *words, home=tmp_path)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
-    for side in (figures["raw_ms"], figures["detect_ms"]):
-        assert 0 < side["min"] <= side["median"] <= side["max"]
-    assert figures["detect_over_raw"] > 0
-    assert figures["runtime"] == "onnx/cpu"
+    source = figures["sections"]["e2e"]["figures"]["sources"]["memory_640"]
+    assert 0 < source["over_raw"]["min"] <= source["over_raw"]["median"]
+    assert figures["e2e_over_raw"]["memory_640"] == source["over_raw"]["median"]
+    assert source["runtime"] == "onnx/cpu/fp32"
+    assert figures["machine"]["cores"] > 0
 
 
 def test_every_command_teaches_itself(tmp_path: Path) -> None:

@@ -1,0 +1,165 @@
+"""A whole station under measurement: it works in turns, and says what each turn took."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from typing_extensions import Self
+
+from pipeline.assembly import build
+from pipeline.bench.camera import GatedCamera
+from pipeline.bench.figures import Round
+from pipeline.clock import NS_PER_MS, SystemClock
+from pipeline.config import load
+from pipeline.errors import LineguardError, StoreError
+from pipeline.store import Outbox
+from pipeline.types import Image, Record
+
+PATIENCE_S = 120.0
+POLL_S = 0.002
+RECEIVER = "mqtt"
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """What became of the parts of a paced turn.
+
+    Attributes:
+        given: exposures.
+        lost: of them, those that the station was too slow for.
+        recorded: decisions in the ledger.
+        latency_ms: from the exposure until the verdict is in the ledger and the gate has it.
+        decided_ns: monotonic time of that moment, by id of the record.
+        cpu_s: of the whole process meanwhile.
+    """
+
+    given: int
+    lost: int
+    recorded: int
+    latency_ms: tuple[float, ...]
+    decided_ns: Mapping[str, int]
+    cpu_s: float
+
+
+class MeasuredLine:
+    """A station with all that belongs to it; ``with`` runs it.
+
+    Args:
+        file: station file; its camera is not used.
+        pictures: endless; see GatedCamera.
+        live: parts are lost where it is too slow.
+
+    Attributes:
+        store: folder of its ledger.
+        records: of all turns.
+    """
+
+    def __init__(self, file: Path, pictures: Iterator[Image], *, live: bool = False) -> None:
+        config = load(file)
+        self.store = config.store_path
+        self.records: list[Record] = []
+        self._publishes = bool(config.publishers)
+        self._recorded_ns: list[int] = []
+        self._camera = GatedCamera(pictures, live)
+        self._station = build(config, SystemClock(), self._keep, self._camera)
+        self._thread = threading.Thread(target=self._run, name="bench", daemon=True)
+        self._reached = threading.Event()
+        self._target = 0
+        self._fault: LineguardError | None = None
+        self._outbox: Outbox | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._outbox = Outbox(self.store, RECEIVER) if self._publishes else None
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._station.stop()
+        self._thread.join()
+        if self._outbox is not None:
+            self._outbox.close()
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        return tuple(record.verdict.value for record in self.records)
+
+    def work(self, count: int) -> Round:
+        """Take so many parts as fast as it goes, to the broker's last confirmation."""
+        cpu_s, began = time.process_time(), time.perf_counter()
+        self._target = len(self.records) + count
+        self._reached.clear()
+        self._camera.give(count)
+        self._await_records(PATIENCE_S)
+        self._await_delivery()
+        return Round(count, time.perf_counter() - began, time.process_time() - cpu_s)
+
+    def pace(self, count: int, fps: float) -> Paced:
+        """Show so many parts at a pace, and wait until all that came of them is delivered."""
+        first, cpu_s = len(self.records), time.process_time()
+        shown, lost = len(self._camera.exposed_ns), self._lost()
+        self._target = first + count
+        self._reached.clear()
+        self._camera.give(count, fps)
+        self._await_records(count / fps + PATIENCE_S)
+        self._await_delivery()
+        rows = list(zip(self.records[first:], self._recorded_ns[first:], strict=True))
+        exposed = self._camera.exposed_ns
+        return Paced(
+            given=len(exposed) - shown,
+            lost=self._lost() - lost,
+            recorded=len(rows),
+            latency_ms=tuple((t - exposed[r.first_frame]) / NS_PER_MS for r, t in rows),
+            decided_ns={r.id: t for r, t in rows},
+            cpu_s=time.process_time() - cpu_s,
+        )
+
+    def _run(self) -> None:
+        try:
+            self._station.run()
+        except LineguardError as error:
+            self._fault = error
+        finally:
+            self._reached.set()
+
+    def _keep(self, record: Record) -> None:
+        """Take a record from the station's keep thread: nothing here may cost time."""
+        self._recorded_ns.append(time.monotonic_ns())
+        self.records.append(record)
+        if len(self.records) == self._target:
+            self._reached.set()
+
+    def _await_records(self, patience_s: float) -> None:
+        if not self._reached.wait(patience_s):
+            raise LineguardError(
+                f"bench: {len(self.records)} of {self._target} parts were decided within "
+                f"{patience_s:.0f} s; is the machine busy? take fewer with --quick"
+            )
+        if self._fault is not None:
+            raise self._fault
+
+    def _await_delivery(self) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while self._outbox is not None and self._waiting():
+            if time.monotonic() > deadline:
+                raise LineguardError("bench: the broker does not confirm what was published")
+            time.sleep(POLL_S)
+
+    def _waiting(self) -> int:
+        assert self._outbox is not None
+        with suppress(StoreError):  # the station is writing
+            return self._outbox.count()
+        return 1
+
+    def _lost(self) -> int:
+        return sum(self._station.tally.dropped.values())

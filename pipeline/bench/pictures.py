@@ -1,0 +1,95 @@
+"""What the measured station looks at: drawn boards in memory, and clips of them."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.cameras.video import Options, create
+from pipeline.clock import SystemClock
+from pipeline.errors import MissingExtra
+from pipeline.synth.line import BeltScene, BeltSetup
+from pipeline.synth.optics import BINARY
+from pipeline.types import Image
+
+BOARDS = 20
+REJECTS = 0.1
+"""One part in ten is rejected: many for a line, so that keeping their pictures is paid for."""
+
+CLIP_FRAMES = 240
+CLIP_SPEED_PX = 20
+
+
+def setup(width: int, height: int, board: int) -> BeltSetup:
+    """Return the belt whose boards are measured with."""
+    return BeltSetup(
+        width=width,
+        height=height,
+        board_px=board,
+        belt_px_per_frame=CLIP_SPEED_PX,
+        good_share=1 - REJECTS,
+        variety=BOARDS,
+        look=BINARY,
+    )
+
+
+@lru_cache(maxsize=4)
+def boards(side: int) -> tuple[Image, ...]:
+    """Return boards that fill a picture of ``side`` pixels, uint8 (side, side, 3), read-only."""
+    drawn = max(side, 160)
+    scene = BeltScene(7, setup(drawn, drawn, drawn))
+    found = []
+    for index in range(BOARDS):
+        image = np.ascontiguousarray(scene.frame(scene.centre_frame(index))[:side, :side])
+        image.flags.writeable = False
+        found.append(image)
+    return tuple(found)
+
+
+def in_memory(side: int) -> Iterator[Image]:
+    """Yield the boards again and again."""
+    return itertools.cycle(boards(side))
+
+
+def clip(folder: Path, width: int, height: int, frames: int) -> Path:
+    """Return a clip of boards on a belt as H.264; it is drawn the first time, in a process of its
+    own: the encoder's libraries do not come into this one.
+
+    Raises:
+        MissingExtra: there is no encoder on this machine.
+    """
+    file = folder / f"boards-{width}x{height}-{frames}.mp4"
+    if file.exists():
+        return file
+    folder.mkdir(parents=True, exist_ok=True)
+    words = [sys.executable, "-m", "pipeline.bench.clip", str(file), *map(str, (width, height))]
+    done = subprocess.run([*words, str(frames)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise MissingExtra(
+            f"no H.264 clip of {width} x {height}: {said}; "
+            "install an encoder with: pip install 'lineguard[bench]'"
+        )
+    return file
+
+
+def played(file: Path) -> Iterator[Image]:
+    """Yield a clip's frames again and again, decoded as the station's camera decodes them."""
+    video = create(Options(path=file, loop=True), "bench", SystemClock())
+    return (frame.image for frame in video.frames())
+
+
+def sample(pictures: Iterator[Image], every: int) -> tuple[Image, ...]:
+    """Return some of the pictures that come, each as many after the one before."""
+    return tuple(itertools.islice(pictures, 0, BOARDS * every, every))
+
+
+def share_of_rejects(verdicts: Sequence[str]) -> float:
+    """Return how many of the parts were not passed, 0..1."""
+    return round(sum(v != "PASS" for v in verdicts) / max(len(verdicts), 1), 3)

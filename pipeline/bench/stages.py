@@ -1,0 +1,146 @@
+"""What each stage of a frame's way costs, alone and in one thread."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.bench.broker import broker
+from pipeline.bench.figures import Round, in_turns, spread, timed
+from pipeline.bench.growth import drafts_of
+from pipeline.bench.pictures import boards, clip, played
+from pipeline.bench.variant import Bare
+from pipeline.bench.work import Work, bare_of
+from pipeline.detector import MIN_SCORE
+from pipeline.errors import MissingExtra
+from pipeline.publishers import Address, mqtt
+from pipeline.recipe import Recipe
+from pipeline.rules import Rulebook, vote
+from pipeline.store import Ledger
+from pipeline.synth.line import BeltScene
+from pipeline.triggers.presence import Options as PresenceOptions
+from pipeline.triggers.presence import Presence
+from pipeline.types import Decision, Detections, Frame
+from pipeline.vision import decode
+from pipeline.vision.letterbox import Letterbox
+from pipeline.vision.picture import encode_jpeg
+
+Stage = Callable[[], object]
+FULL_HD = (1920, 1080)
+SMALLEST_TURN = 3
+
+
+def stages(work: Work) -> dict[str, Any]:
+    """Time each stage; all of them in turns.
+
+    Returns:
+        ``ms`` and ``cpu_ms`` of each stage, per frame or part; ``skipped``: stages that cannot be
+        timed here, why; ``runtime``.
+    """
+    with broker(work.scratch) as by, bare_of(work.variant) as bare, ExitStack() as stack:
+        skipped: dict[str, str] = {}
+        known = {
+            **_decoding(work, skipped),
+            **_looking(bare),
+            **_deciding(bare),
+            **stack.enter_context(_telling(work.folder("stages"), by.port)),
+        }
+        counts = {name: _count(stage, work.turn_s / 4) for name, stage in known.items()}
+        sides = [partial(_turn, stage, counts[name]) for name, stage in known.items()]
+        rounds = in_turns(sides, work.rounds, work.progress)
+    took = dict(zip(known, rounds, strict=True))
+    return {
+        "ms": {name: spread([r.ms for r in turns]).as_dict() for name, turns in took.items()},
+        "cpu_ms": {
+            name: spread([r.cpu_ms for r in turns]).as_dict() for name, turns in took.items()
+        },
+        "skipped": skipped,
+        "runtime": bare.name,
+    }
+
+
+def _count(stage: Stage, seconds: float) -> int:
+    """Warm a stage up; return how often it is done within so many seconds."""
+    stage()
+    return max(round(seconds * _turn(stage, 2).per_s), SMALLEST_TURN)
+
+
+def _turn(stage: Stage, count: int) -> Round:
+    def repeated() -> None:
+        for _ in range(count):
+            stage()
+
+    return timed(repeated, count)
+
+
+def _decoding(work: Work, skipped: dict[str, str]) -> dict[str, Stage]:
+    found: dict[str, Stage] = {}
+    for name, size in (("decode_h264_640", (640, 640)), ("decode_h264_1080", FULL_HD)):
+        try:
+            frames = played(clip(work.kept, *size, work.clip_frames))
+        except MissingExtra as error:
+            skipped[name] = str(error)
+            continue
+        found[name] = partial(next, frames)
+    return found
+
+
+def _looking(bare: Bare) -> dict[str, Stage]:
+    """Return trigger, letterbox, inference and the decoding of what it gives."""
+    scene = BeltScene(7)
+    trigger = Presence(PresenceOptions())
+    shown = itertools.cycle([scene.frame(n) for n in range(0, 60, 3)])
+    number = itertools.count()
+    box = Letterbox(*bare.runtime.input_shape[1:3])
+    pictures = itertools.cycle(boards(bare.side))
+    large = scene.frame(30)
+    box.window(next(pictures))
+    head = decode.decoder(bare.bundle.manifest.decoder)
+    outputs = bare.runtime.infer(box.tensor)
+    return {
+        "trigger_720p": lambda: trigger.sightings(Frame(next(shown), next(number), 0, "bench")),
+        "letterbox": lambda: box.window(next(pictures)),
+        "letterbox_720p": lambda: box.fit(large),
+        "inference": lambda: bare.runtime.infer(box.tensor),
+        "decode_output": lambda: head.read(outputs, MIN_SCORE),
+    }
+
+
+def _deciding(bare: Bare) -> dict[str, Stage]:
+    """Return the vote over three views and the rules."""
+    manifest = bare.bundle.manifest
+    rules = Rulebook(Recipe(name="bench"), manifest.thresholds)
+    head = decode.decoder(manifest.decoder)
+    box = Letterbox(*bare.runtime.input_shape[1:3])
+    views: list[Detections] = []
+    for image in boards(bare.side)[:3]:
+        box.window(image)
+        views.append(head.read(bare.runtime.infer(box.tensor), rules.least_detection))
+
+    def decide() -> Decision:
+        return rules.decide(vote(views, manifest.labels), len(views), (640.0, 640.0))
+
+    return {"rules": decide, "jpeg_of_a_reject": lambda: encode_jpeg(boards(bare.side)[0], 95)}
+
+
+@contextmanager
+def _telling(folder: Path, port: int) -> Iterator[dict[str, Stage]]:
+    """Yield the record's way: into the ledger, one commit each, and to the broker, confirmed."""
+    ledger = Ledger(folder, ())
+    publisher = mqtt.create(
+        mqtt.Options(port=port, catch_up_per_s=100_000), Address(*["bench"] * 5)
+    )
+    draft = drafts_of("stages")
+    records = ledger.append([draft])
+    try:
+        yield {
+            "record": lambda: ledger.append([draft]),
+            "publish": lambda: publisher.send(records),
+        }
+    finally:
+        publisher.close()
+        ledger.close()

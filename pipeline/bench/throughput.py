@@ -1,0 +1,118 @@
+"""End to end over raw: the whole station and the bare runtime of the same model, in turns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.bench.broker import broker
+from pipeline.bench.figures import in_turns, ratio, spread
+from pipeline.bench.line import MeasuredLine
+from pipeline.bench.pictures import (
+    REJECTS,
+    clip,
+    in_memory,
+    played,
+    sample,
+    share_of_rejects,
+)
+from pipeline.bench.variant import Bare, Variant, recipe_that_rejects, station_file
+from pipeline.bench.work import Loop, Work, bare_of, usual_station
+from pipeline.errors import MissingExtra
+
+WARM = 4
+CLIPS = {"h264_640": (640, 640), "h264_1080": (1920, 1080)}
+
+
+def end_to_end(work: Work) -> dict[str, Any]:
+    """Measure every variant with frames in memory and, the first one, with H.264 clips.
+
+    Returns:
+        By source (``memory_640``, ``h264_640``, ``h264_1080``): ``over_raw`` (throughput of the
+        station as a share of the bare runtime's, round by round), ``fps``, ``raw_fps``, ``cpu_ms``
+        per frame beyond the bare runtime's, ``rejects``, ``runtime``; or ``skipped``, why.
+    """
+    found: dict[str, Any] = {}
+    sources = [(v, None) for v in work.variants] + [(work.variant, size) for size in CLIPS.values()]
+    with broker(work.scratch) as by:
+        for number, (variant, size) in enumerate(sources):
+            with bare_of(variant) as bare:
+                name = _name(bare, size)
+                work.note(f"{name}: station and bare runtime in turns")
+                found[name] = _source(work, variant, bare, size, by.port)
+            work.progress(number + 1, len(sources))
+    return {"broker": by.kind, "sources": found}
+
+
+def against(work: Work) -> dict[str, Any]:
+    """Compare two ways to run the station, frames in memory, in turns.
+
+    Returns:
+        ``fps_ratio`` and ``cpu_ratio`` (the second over the first), and each one's figures.
+    """
+    assert work.against is not None
+    pair = (work.variant, work.against)
+    with broker(work.scratch) as by, bare_of(pair[0]) as one, bare_of(pair[1]) as two:
+        lines = [
+            MeasuredLine(usual_station(v, b, work.folder("against"), by.port), in_memory(b.side))
+            for v, b in zip(pair, (one, two), strict=True)
+        ]
+        with lines[0] as first, lines[1] as second:
+            turns = [max(round(work.turn_s * line.work(5).per_s), 3) for line in (first, second)]
+            sides = in_turns(
+                [lambda: first.work(turns[0]), lambda: second.work(turns[1])],
+                work.rounds,
+                work.progress,
+            )
+    return {
+        "fps_ratio": ratio([r.per_s for r in sides[1]], [r.per_s for r in sides[0]]).as_dict(),
+        "cpu_ratio": ratio([r.cpu_ms for r in sides[1]], [r.cpu_ms for r in sides[0]]).as_dict(),
+        "sides": [
+            {
+                "variant": v.text,
+                "runtime": b.name,
+                "proved": b.proved,
+                "fps": spread([r.per_s for r in rounds], 2).as_dict(),
+                "cpu_ms": spread([r.cpu_ms for r in rounds], 3).as_dict(),
+            }
+            for v, b, rounds in zip(pair, (one, two), sides, strict=True)
+        ],
+    }
+
+
+def _name(bare: Bare, size: tuple[int, int] | None) -> str:
+    if size is None:
+        return f"memory_{bare.side}"
+    return next(name for name, known in CLIPS.items() if known == size)
+
+
+def _source(
+    work: Work, variant: Variant, bare: Bare, size: tuple[int, int] | None, port: int
+) -> dict[str, Any]:
+    pictures, every = in_memory(bare.side), 1
+    if size is not None:
+        try:
+            pictures, every = played(clip(work.kept, *size, work.clip_frames)), work.every
+        except MissingExtra as error:
+            return {"skipped": str(error)}
+    loop = Loop(bare)
+    recipe = recipe_that_rejects(REJECTS, bare, sample(pictures, every))
+    file = station_file(variant, bare, work.folder("line"), port, recipe=recipe)
+    with MeasuredLine(file, pictures) as line:
+        line.work(WARM)
+        slower = min(line.work(WARM).per_s, loop.work(WARM).per_s)
+        count = max(round(work.turn_s * slower), WARM)
+        station, raw = in_turns(
+            [lambda: line.work(count), lambda: loop.work(count)], work.rounds, lambda *_: None
+        )
+    beyond = [s.cpu_ms - r.cpu_ms for s, r in zip(station, raw, strict=True)]
+    return {
+        "over_raw": ratio([s.per_s for s in station], [r.per_s for r in raw]).as_dict(),
+        "fps": spread([s.per_s for s in station], 2).as_dict(),
+        "raw_fps": spread([r.per_s for r in raw], 2).as_dict(),
+        "cpu_ms": spread([s.cpu_ms for s in station], 3).as_dict(),
+        "cpu_ms_beyond_raw": spread(beyond, 3).as_dict(),
+        "rejects": share_of_rejects(line.verdicts),
+        "frames_per_round": count,
+        "runtime": bare.name,
+        "proved": bare.proved,
+    }

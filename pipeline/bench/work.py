@@ -1,0 +1,117 @@
+"""What every section of the bench is given: what to measure, where, how long, and whom to tell."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.bench.figures import ROUNDS, Progress, Round, timed
+from pipeline.bench.pictures import BOARDS, CLIP_FRAMES, REJECTS, boards
+from pipeline.bench.variant import Bare, Variant, open_bare, recipe_that_rejects, station_file
+from pipeline.vision.letterbox import Letterbox
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One run of the bench.
+
+    Attributes:
+        variants: a first one, which most sections measure, then those of other input sizes.
+        against: what the first is compared with, or None.
+        scratch: a folder that is empty and deleted afterwards.
+        kept: a folder that stays: clips and exports that take long to make.
+        quick: everything is short, and says less.
+        clip_frames: of the clips that are drawn and encoded.
+        progress: told (done, total) of the section at work.
+        note: told what the section does now.
+        options: further numbers of the command line, by name.
+    """
+
+    variants: tuple[Variant, ...]
+    scratch: Path
+    kept: Path
+    against: Variant | None = None
+    quick: bool = False
+    clip_frames: int = CLIP_FRAMES
+    progress: Progress = lambda done, total: None
+    note: Callable[[str], None] = lambda said: None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def variant(self) -> Variant:
+        return self.variants[0]
+
+    @property
+    def rounds(self) -> int:
+        return ROUNDS
+
+    @property
+    def turn_s(self) -> float:
+        """How long one turn of one side should be, seconds."""
+        return 0.15 if self.quick else 2.0
+
+    @property
+    def every(self) -> int:
+        """Return how far apart the frames of a clip are that a recipe is chosen on."""
+        return max(self.clip_frames // BOARDS, 1)
+
+    def told(self, progress: Progress, note: Callable[[str], None]) -> Work:
+        """Return the same work with somebody to tell."""
+        return replace(self, progress=progress, note=note)
+
+    def with_options(self, **options: Any) -> Work:
+        """Return the same work with further numbers."""
+        return replace(self, options={**self.options, **options})
+
+    def folder(self, name: str) -> Path:
+        """Return a new folder below ``scratch``."""
+        for number in itertools.count():
+            path = self.scratch / f"{name}-{number}"
+            if not path.exists():
+                path.mkdir(parents=True)
+                return path
+        raise AssertionError
+
+
+class Loop:
+    """The bare runtime at work on boards that lie in its input's memory already."""
+
+    def __init__(self, bare: Bare) -> None:
+        self._runtime = bare.runtime
+        box = Letterbox(*bare.runtime.input_shape[1:3])
+        tensors = []
+        for image in boards(bare.side):
+            box.window(image)
+            tensors.append(box.tensor.copy())
+        self._tensors = itertools.cycle(tensors)
+
+    def work(self, count: int) -> Round:
+        """Infer so many pictures."""
+
+        def loop() -> None:
+            for _ in range(count):
+                self._runtime.infer(next(self._tensors))
+
+        return timed(loop, count)
+
+
+@contextmanager
+def bare_of(variant: Variant) -> Iterator[Bare]:
+    """Open a variant's bare runtime as long as the ``with`` block."""
+    bare = open_bare(variant)
+    try:
+        yield bare
+    finally:
+        bare.runtime.close()
+
+
+def usual_station(
+    variant: Variant, bare: Bare, scratch: Path, port: int | None, **sections: Any
+) -> Path:
+    """Write the file of a station that rejects one in ten of the boards in memory."""
+    recipe = recipe_that_rejects(REJECTS, bare, boards(bare.side))
+    return station_file(variant, bare, scratch, port, recipe=recipe, **sections)

@@ -1,0 +1,181 @@
+"""Holds what a frame's way costs beside the model, in CPU time, against a loop of fixed work.
+
+Both take turns in one process, and the cheapest turn of each counts: a machine that is slow or busy
+makes both dearer. ``python -m tests.test_frame_cost`` prints the shares; where a change makes a way
+cheaper, lower its limit with it, so that the next one cannot give it away unseen.
+"""
+
+import hashlib
+import itertools
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.bundle import Artefact, Threshold
+from pipeline.detector import Detector
+from pipeline.inspection import Inspector
+from pipeline.publishers import Address
+from pipeline.recipe import Recipe
+from pipeline.records import Identity, record_of
+from pipeline.rules import Rulebook
+from pipeline.runtimes.scripted import Options, ScriptedRuntime
+from pipeline.schema import canonical, event
+from pipeline.store import Ledger
+from pipeline.synth.line import BeltScene, BeltSetup
+from pipeline.triggers import Trigger
+from pipeline.triggers.every_frame import EveryFrame
+from pipeline.triggers.presence import Options as PresenceOptions
+from pipeline.triggers.presence import Presence
+from pipeline.types import Frame, Image
+from pipeline.vision.decode import decoder
+
+TURNS, TOGETHER = 9, 6
+LIMITS = {"a part in its picture": 1.5, "a frame of a belt": 1.5}
+"""CPU time per frame over that of a step of the fixed work: 1.5 times what was measured. A way that
+costs twice as much is beyond it."""
+
+SIDE = 640
+HASH = "0" * 64
+IDENTITY = Identity("cost", "run", "cost", "cost", "none", HASH, HASH, HASH, "scripted")
+PLACE = Address("e", "s", "a", "l", "cost")
+WHEN = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+Walk = Callable[[Sequence[Image]], None]
+
+
+def way(trigger: Trigger, folder: Path, views: int) -> Walk:
+    """Return what takes pictures from the trigger to the published event, model left out."""
+    rows = ((8.0, 8.0, 20.0, 20.0, 0.9, 0.0), (80.0, 8.0, 99.0, 20.0, 0.4, 1.0)), ()
+    options = Options(script=rows, after="cycle", warm_ups=0)
+    artefact = Artefact(path="none", sha256=HASH, runtimes=("scripted",), precision="fp32")
+    labels = ("dent", "scratch")
+    inspector = Inspector(
+        trigger,
+        Detector(labels, decoder("yolo-e2e"), ScriptedRuntime(options), artefact),
+        Rulebook(Recipe(name="cost"), dict.fromkeys(labels, Threshold(fail=0.5, unsure=0.3))),
+        views=views,
+    )
+    ledger = Ledger(folder, ["mqtt"])
+    seq = 0
+
+    def walk(images: Sequence[Image]) -> None:
+        nonlocal seq
+        for image in images:
+            seq += 1
+            done = inspector.inspect(Frame(image, seq, seq * 1_000_000, "cost"))
+            for each in done:
+                stamped = replace(each, stamps={**each.stamps, "acted": seq * 1_000_001})
+                records = ledger.append(
+                    [lambda link, i=stamped: record_of(i, IDENTITY, link, WHEN, None)]
+                )
+                for record in records:
+                    canonical(event(record, PLACE))
+
+    return walk
+
+
+def fixed_work(steps: int) -> None:
+    """Do what a frame's way is made of, without any of it: text, hashes, small and large arrays."""
+    page = {f"key_{n}": [n, n / 7, str(n)] for n in range(40)}
+    source, target = np.full((SIDE, SIDE, 3), 90, np.uint8), np.empty((SIDE, SIDE, 3), np.uint8)
+    for _ in range(steps * 5):
+        np.copyto(target, source)
+        text = json.dumps(page, sort_keys=True).encode()
+        hashlib.sha256(text).hexdigest()
+        json.loads(text)
+        boxes = np.arange(1200, dtype=np.float32).reshape(300, 4)
+        for _ in range(10):
+            boxes = boxes[boxes[:, 0] >= 0] + 1
+        sum(len(str(n)) for n in range(300))
+
+
+def pictures_of_parts() -> list[Image]:
+    return [np.full((SIDE, SIDE, 3), 60 + n, np.uint8) for n in range(60)]
+
+
+def frames_of_a_belt() -> list[Image]:
+    scene = BeltScene(3, BeltSetup(width=960, height=400, board_px=320, boards=3, variety=3))
+    return [scene.frame(n) for n in range(scene.frame_count or 0)]
+
+
+WAYS: dict[str, tuple[Callable[[], list[Image]], Callable[[], Trigger], int]] = {
+    "a part in its picture": (pictures_of_parts, EveryFrame, 1),
+    "a frame of a belt": (frames_of_a_belt, lambda: Presence(PresenceOptions()), 3),
+}
+
+
+def share(name: str, times: int = 1) -> float:
+    """Return the CPU time of a way, per frame, over that of a step of the fixed work.
+
+    Every few frames stand beside as much fixed work, again and again; of each place the cheapest
+    turn counts, for it was disturbed least.
+
+    Args:
+        times: so often every picture goes the whole way; 2 doubles what it costs.
+    """
+    pictures, trigger, views = WAYS[name]
+    images = pictures()
+    places = [images[n : n + TOGETHER] for n in range(0, len(images) - TOGETHER + 1, TOGETHER)]
+    costs = np.full((TURNS, len(places), 2), np.inf)
+    with ledgers(times) as folders:
+        walks = [way(trigger(), folder, views) for folder in folders]
+        for turn, (number, place) in itertools.product(range(TURNS), enumerate(places)):
+            costs[turn, number, 0] = cpu_s(partial(all_walk, walks, place))
+            costs[turn, number, 1] = cpu_s(partial(fixed_work, TOGETHER))
+    cheapest = costs[1:].min(axis=0)  # the first turn warms up
+    return float(cheapest[:, 0].sum() / (len(places) * cheapest[:, 1].min()))
+
+
+def all_walk(walks: Sequence[Walk], images: Sequence[Image]) -> None:
+    for walk in walks:
+        walk(images)
+
+
+@contextmanager
+def ledgers(count: int) -> Iterator[list[Path]]:
+    """Yield folders in memory where the system has such: how a disk does its work is not ours."""
+    memory = Path("/dev/shm")
+    with ExitStack() as stack:
+        place = memory if memory.is_dir() else None
+        made = [tempfile.TemporaryDirectory(dir=place) for _ in range(count)]
+        yield [Path(stack.enter_context(folder)) for folder in made]
+
+
+def cpu_s(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_frame_costs_no_more_than_it_did(name: str) -> None:
+    found = share(name)
+    assert found < LIMITS[name], (
+        f"{name} costs {found:.2f} steps of the fixed work, the limit is {LIMITS[name]}; "
+        "look with: lineguard bench --only stages"
+    )
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_twice_the_cost_is_noticed(name: str) -> None:
+    assert share(name, times=2) > LIMITS[name]
+
+
+def main() -> None:
+    """Print what each way costs now, alone and twice."""
+    for name in LIMITS:
+        sys.stdout.write(f"{name}: {share(name):.3f}, twice {share(name, times=2):.3f}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -84,7 +84,7 @@ def _same(
 
 def _agree(a: Boxes, b: Boxes, within: tuple[float, ...]) -> NDArray[np.bool_]:
     """Return which boxes are the same as far as both tiles show them, bool (n, m)."""
-    low, high = np.float32(within[:2]), np.float32(within[2:])
+    low, high = np.array(within[:2], np.float32), np.array(within[2:], np.float32)
     a, b = (
         np.concatenate((np.maximum(c[:, :2], low), np.minimum(c[:, 2:], high)), 1) for c in (a, b)
     )

@@ -95,7 +95,12 @@ def open_model(config: StationConfig) -> Model:
 
     def opened(settings: Any) -> Detector:
         detector = open_detector(
-            bundle, kind, settings, artefact=artefact, min_score=rulebook.least_detection
+            bundle,
+            kind,
+            settings,
+            artefact=artefact,
+            min_score=rulebook.least_detection,
+            overlap=None if section.tiling is None else section.tiling.overlap_px,
         )
         try:
             selftest.ask(detector, questions)

@@ -13,15 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline import plugins
 from pipeline.errors import ConfigError
 from pipeline.limits import read_bounded
+from pipeline.plain_yaml import PlainLoader
 from pipeline.recipe import Recipe
 
 MAX_BYTES = 256 * 1024
-MAX_DEPTH = 20
-PLAIN_TYPES = frozenset(
-    f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")
-)
-"""What JSON knows too; what looks like a date to YAML is refused with its line."""
-
 Level = Annotated[str, Field(pattern="^[a-z0-9_-]{1,64}$")]
 
 
@@ -73,6 +68,17 @@ class TrialSection(_Section):
     seconds: Annotated[int, Field(ge=5, le=3600)] = 120
 
 
+class TilingSection(_Section):
+    """How a part is looked at that is larger than the model's input.
+
+    Attributes:
+        overlap_px: pixels that neighbouring tiles share at least: the size of the largest defect
+            that must be seen whole. Below half of the model's input.
+    """
+
+    overlap_px: Annotated[int, Field(ge=0, le=4096)] = 96
+
+
 class ModelSection(_Section):
     """Which bundle runs on what.
 
@@ -87,6 +93,8 @@ class ModelSection(_Section):
             most pictures per second, for replays and for lines whose parts come closely; a verdict
             may then wait for the next frame. The records are the same.
         workers: how many pictures at once in ``throughput``; 0 takes one per core.
+        tiling: a part larger than the model's input is looked at in tiles of that size, at its own
+            scale; None scales it down, and small defects with it.
     """
 
     bundle: str
@@ -97,6 +105,7 @@ class ModelSection(_Section):
     self_test_at: Annotated[tuple[TimeOfDay, ...], Field(max_length=24)] = ()
     mode: Annotated[str, Field(pattern="^(latency|throughput)$")] = "latency"
     workers: Annotated[int, Field(ge=0, le=64)] = 0
+    tiling: TilingSection | None = None
 
 
 class PartsSection(_Section):
@@ -354,40 +363,6 @@ def _said(first: Any, model: type[Any]) -> str:
     return f"{first['msg']} (it is {got!r:.60})"
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases, without tags, without repeated keys, not too deep."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError(f"line {self.line + 1}: no aliases here")
-        if (tag := self.peek_event().tag) is not None:  # type: ignore[no-untyped-call]
-            raise yaml.YAMLError(f"line {self.line + 1}: no tags here (it is {tag!r:.60})")
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise yaml.YAMLError(f"nested deeper than {MAX_DEPTH} levels")
-        node: Any = super().compose_node(parent, index)
-        self.depth -= 1
-        if node.tag not in PLAIN_TYPES:
-            kind = node.tag.rpartition(":")[2]
-            raise yaml.YAMLError(
-                f"line {node.start_mark.line + 1}: this is a {kind} to YAML; put it in quotes"
-            )
-        return node
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
-            if not isinstance(key, str):
-                raise yaml.YAMLError(f"line {line}: key {key!r} is not text")
-            if key in seen:
-                raise yaml.YAMLError(f"line {line}: key '{key}' appears twice")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         page = read_bounded(file, MAX_BYTES)
@@ -396,7 +371,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}; see configs/ for station files") from error
     try:
-        data = yaml.load(page.decode("utf-8"), _Loader)
+        data = yaml.load(page.decode("utf-8"), PlainLoader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: not a readable YAML page: {_one_line(error)}") from error
     if not isinstance(data, dict):

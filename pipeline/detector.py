@@ -5,14 +5,15 @@ from typing import Any, Literal
 
 from pipeline import plugins
 from pipeline.bundle import Artefact, Bundle
-from pipeline.errors import BundleError, ModelError
+from pipeline.errors import BundleError, ConfigError, ModelError
 from pipeline.onnx_graph import check_graph
 from pipeline.runtimes import Runtime
 from pipeline.types import Box, Detections, Image, Tensor
 from pipeline.vision import decode
-from pipeline.vision.crop import window_at
+from pipeline.vision.crop import SLACK_PX, window_at
 from pipeline.vision.geometry import centred_in
 from pipeline.vision.letterbox import Letterbox
+from pipeline.vision.tiling import merged, tiles_of
 
 MIN_SCORE = 0.05
 """Weaker detections are dropped. Far below any threshold: a vote over views needs the weak ones."""
@@ -41,6 +42,7 @@ class Detector:
         *,
         min_score: float = MIN_SCORE,
         fit: Literal["window", "fit"] = "window",
+        overlap: int | None = None,
     ) -> None:
         """Assemble a detector.
 
@@ -52,6 +54,11 @@ class Detector:
             min_score: weaker detections are dropped, 0..1.
             fit: ``window`` keeps the picture's scale unless it is larger than the input, ``fit``
                 always fills the input.
+            overlap: a part that is larger than the input is looked at in tiles of the input's size
+                that share so many pixels; None scales it down.
+
+        Raises:
+            ConfigError: the overlap is not below half of the input.
         """
         self.labels = tuple(labels)
         self.artefact = artefact
@@ -61,6 +68,12 @@ class Detector:
         self.min_score = min_score
         self._box = Letterbox(*runtime.input_shape[1:3])
         self._place = self._box.fit if fit == "fit" else self._box.window
+        self._overlap = overlap
+        if overlap is not None and 2 * overlap >= min(runtime.input_shape[1:3]):
+            raise ConfigError(
+                f"model.tiling.overlap_px: {overlap} is not below half of the model's input of "
+                f"{runtime.input_shape[2]} x {runtime.input_shape[1]} pixels; lower it"
+            )
 
     def detect(self, image: Image) -> Detections:
         """Return the defects that a picture shows, in pixels of the picture.
@@ -78,8 +91,8 @@ class Detector:
     def detect_at(self, image: Image, box: Box) -> Detections:
         """Return the defects of one part of a frame, in pixels of the frame.
 
-        The model sees a window of its input's size around the part. What has its centre further
-        outside the part than EDGE_PX is dropped: it belongs to a neighbour.
+        The model sees a window of its input's size around the part, or tiles of that size. What
+        has its centre further outside the part than EDGE_PX is dropped: it belongs to a neighbour.
 
         Args:
             image: the frame, uint8, (H, W, 3) BGR or (H, W).
@@ -89,12 +102,27 @@ class Detector:
             ModelError: the box lies outside the frame, or as ``detect``.
         """
         height, width = self._box.tensor.shape[1:3]
-        view, (x, y) = window_at(image, box, height, width)
-        if view.size == 0:
-            raise ModelError(f"the part at {box.as_list()} lies outside the frame {image.shape}")
-        found = self.detect(view).shifted(x, y)
+        is_larger = box.width > width + SLACK_PX or box.height > height + SLACK_PX
+        if is_larger and self._overlap is not None:
+            found = self._detect_in_tiles(image, box, self._overlap)
+        else:
+            view, (x, y) = window_at(image, box, height, width)
+            if view.size == 0:
+                raise _outside(box, image)
+            found = self.detect(view).shifted(x, y)
         grown = Box(box.x0 - EDGE_PX, box.y0 - EDGE_PX, box.x1 + EDGE_PX, box.y1 + EDGE_PX)
         return found[centred_in(found.xyxy, grown)]
+
+    def _detect_in_tiles(self, image: Image, box: Box, overlap: int) -> Detections:
+        height, width = self._box.tensor.shape[1:3]
+        tiles = tiles_of(box, (image.shape[0], image.shape[1]), (height, width), overlap)
+        if not tiles:
+            raise _outside(box, image)
+        found = [
+            self.detect(image[int(t.y0) : int(t.y1), int(t.x0) : int(t.x1)]).shifted(t.x0, t.y0)
+            for t in tiles
+        ]
+        return merged(found, tiles)
 
     def check(self) -> None:
         """Run the model once on grey: it warms up, and its outputs must fit decoder and labels.
@@ -130,6 +158,10 @@ class Detector:
         return found
 
 
+def _outside(box: Box, image: Image) -> ModelError:
+    return ModelError(f"the part at {box.as_list()} lies outside the frame {image.shape}")
+
+
 def open_detector(
     bundle: Bundle,
     runtime_kind: str,
@@ -138,6 +170,7 @@ def open_detector(
     *,
     min_score: float = MIN_SCORE,
     unproved: bool = False,
+    overlap: int | None = None,
 ) -> Detector:
     """Assemble the detector of a bundle, check that its parts fit, and warm it up.
 
@@ -148,11 +181,13 @@ def open_detector(
         artefact: name of one of the bundle's artefacts; None takes the first that fits.
         min_score: weaker detections are dropped, 0..1.
         unproved: run it without a green parity report; for the lab, never for a line.
+        overlap: of the tiles in which larger parts are looked at, pixels; None scales them down.
 
     Raises:
         BundleError: the bundle, its file and its manifest do not fit each other, or its parity
             report does not let this artefact run here.
-        ConfigError: there is no such runtime, or its package is not installed.
+        ConfigError: there is no such runtime, its package is not installed, or the overlap is not
+            below half of the input.
         ModelError: the model cannot be loaded or fails.
     """
     manifest = bundle.manifest
@@ -164,7 +199,9 @@ def open_detector(
     runtime: Runtime = plugins.load("runtimes", runtime_kind).create(options, file)
     try:
         _check_input(bundle, runtime)
-        detector = Detector(manifest.labels, decoder, runtime, chosen, min_score=min_score)
+        detector = Detector(
+            manifest.labels, decoder, runtime, chosen, min_score=min_score, overlap=overlap
+        )
         detector.check()
     except (BundleError, ModelError) as error:
         runtime.close()

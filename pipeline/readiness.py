@@ -16,7 +16,10 @@ DISK = "disk"
 NOTICE = "notice "
 """Something that a person has allowed, and that must not be forgotten."""
 
-DEGRADING = (RECEIVER, DISK, NOTICE)
+LOAD = "load"
+"""More frames come than can be looked at."""
+
+DEGRADING = (RECEIVER, DISK, NOTICE, LOAD)
 """Faults of parts whose name begins so degrade the station: verdicts stay good and recorded."""
 
 

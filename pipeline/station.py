@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 FRAMES_WAITING = 4
 REOPEN_FIRST_S, REOPEN_MOST_S = 0.1, 1.0
 WATCH_S = 0.05
+TOO_SLOW = "inspection too slow"
 STOPPED = "station was stopped"
 """The reason of the parts that were in view when the station was told to stop."""
 
@@ -272,7 +273,7 @@ class Station:
     def _offer(self, item: Frame | Gap | SelfTest) -> None:
         dropped = self._frames.put(item)
         if isinstance(dropped, Frame):
-            reason = "station stopped" if dropped is item else "inspection too slow"
+            reason = "station stopped" if dropped is item else TOO_SLOW
             with self._books:  # capture and the watch both come here
                 self.tally.dropped[reason] += 1
 
@@ -321,6 +322,7 @@ class Station:
         if (silence := self._lookout.silence()) is not None:
             self._offer(Gap(f"camera lost: {silence}"))
         self._lookout.note_frozen()
+        self._lookout.note_overload(self.tally.dropped[TOO_SLOW])
         if self._lookout.self_test_is_due():
             self.request_self_test()
         self._watch.take(self.snapshot())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pipeline.clock import NS_PER_S, Clock
 from pipeline.monitor.figures import Beat, ModelFacts, Snapshot
 from pipeline.monitor.shifts import TimesOfDay
-from pipeline.readiness import Readiness
+from pipeline.readiness import LOAD, Readiness
 
 STALL_S, STALL_FRAMES = 0.9, 2.5
 """A free-running camera has stalled after the longer of these; with one look of the watch more it
@@ -20,6 +20,9 @@ FIRST_STALL_S = 5.0
 
 INTERVAL_SHARE = 0.2
 """Share by which the frame time follows what is seen."""
+
+OVERLOADED_S = 10.0
+"""A station has enough of the processor again once it has dropped no frame for so long."""
 
 FROZEN_READ_S = 30.0
 """A camera's read that lasts longer will never return: its own time-outs are far shorter."""
@@ -68,6 +71,8 @@ class Lookout:
         self._times = TimesOfDay(watch.self_test_at)
         self._frame_ns: int | None = None
         self._interval_ns = 0
+        self._dropped = 0
+        self._dropped_ns: int | None = None
 
     def frame_came(self) -> None:
         """Note that the camera gave a frame; the capture calls it."""
@@ -105,6 +110,20 @@ class Lookout:
         for name, beat in self.beats.items():
             said = f"at one step for {beat.busy_s():.0f} s; the station must be started again"
             self._readiness.note(f"frozen {name}", said if name in frozen else None)
+
+    def note_overload(self, dropped: int) -> None:
+        """Put the load at fault while frames are dropped because the inspection is too slow.
+
+        Args:
+            dropped: how many were so far.
+        """
+        now_ns = self._clock.now_ns()
+        if dropped > self._dropped:
+            self._dropped, self._dropped_ns = dropped, now_ns
+        since_ns = self._dropped_ns
+        overloaded = since_ns is not None and now_ns - since_ns < OVERLOADED_S * NS_PER_S
+        said = f"{dropped} frames dropped so far; give it more cores, or lower views or frame rate"
+        self._readiness.note(LOAD, said if overloaded else None)
 
     def self_test_is_due(self) -> bool:
         """Tell whether a time of self_test_at has come since the last question."""

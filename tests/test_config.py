@@ -184,12 +184,17 @@ def test_what_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
 
 
 MODBUS = {"kind": "modbus"}
+THROUGHPUT = {"bundle": "b", "runtime": {"kind": "onnx"}, "mode": "throughput"}
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"trigger": {"kind": "plc"}}, ("trigger.kind", "'plc' needs an output", "kind: modbus")),
+        (
+            {"trigger": {"kind": "plc"}, "outputs": [MODBUS], "model": THROUGHPUT},
+            ("model.mode", "'plc'", "use latency"),
+        ),
         ({"outputs": [MODBUS, {"kind": "opcua"}]}, ("outputs.1", "outputs.0 already leads")),
         ({"outputs": [MODBUS | {"port": 70000}]}, ("outputs.0.port", "65535")),
         ({"outputs": [MODBUS | {"prot": 502}]}, ("outputs.0.prot", "unknown key", "port")),

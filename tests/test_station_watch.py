@@ -15,7 +15,7 @@ from pipeline.errors import CameraError, ModelError
 from pipeline.monitor.figures import STATES, Snapshot
 from pipeline.types import Image, Record
 from pipeline.watch import Watch
-from tests.doubles import Belt, ScriptedCamera, SpotDetector, Step, until
+from tests.doubles import LIMIT_S, Belt, ScriptedCamera, SpotDetector, Step, until
 from tests.test_station import FAIL, PASS, PASSING, UNSURE, Line, paced, verdicts
 
 NOTICED_S = 1.0
@@ -42,9 +42,16 @@ class Watched:
         return [s for i, s in enumerate(states) if i == 0 or states[i - 1] != s]
 
 
-def watched_line(folder: Path, script: list[Step], live: bool = True, **watch: Any) -> Line:
+def watched_line(
+    folder: Path,
+    script: list[Step],
+    live: bool = True,
+    detector: SpotDetector | None = None,
+    **watch: Any,
+) -> Line:
     said = Watched()
-    line = Line(folder, ScriptedCamera(script, live=live), watch=Watch(take=said, **watch))
+    camera = ScriptedCamera(script, live=live)
+    line = Line(folder, camera, detector or SpotDetector(), watch=Watch(take=said, **watch))
     line.said = said
     return line
 
@@ -128,6 +135,27 @@ def test_a_real_stall_and_loss_of_the_drawn_line_are_recorded(tmp_path: Path) ->
     assert sum(tally.verdicts.values()) == len(line.records) > 0
 
 
+# --- too little of the processor
+
+
+def test_a_station_that_cannot_keep_up_says_so(tmp_path: Path) -> None:
+    given = threading.Event()
+    waiting = SpotDetector(before=lambda: given.wait(LIMIT_S) and None)
+    line = watched_line(tmp_path, [], detector=waiting)
+    pictures = [Belt(parts=1).picture(100 + i) for i in range(30)]
+
+    def until_it_is_said() -> None:
+        until(lambda: "load" in line.station.faults, "the overload")
+
+    line.rewind([*pictures, until_it_is_said, given.set])
+    tally = line.run()
+    overloaded = line.said.first("load")
+    assert overloaded.state in ("degraded", "stopping")
+    assert overloaded.dropped["inspection too slow"] > 0
+    assert "frames dropped so far" in overloaded.faults["load"]
+    assert tally.captured == tally.inspected + sum(tally.dropped.values())
+
+
 # --- workers that hang
 
 
@@ -137,8 +165,8 @@ def test_a_hanging_inspection_is_frozen_and_not_ready(tmp_path: Path) -> None:
     def wait() -> None:
         until(release.is_set, "the release of the model")
 
-    line = watched_line(tmp_path, list(PASSING), live=False, frozen_s=0.2)
-    line.station._inspector._detector = SpotDetector(before=wait)  # type: ignore[attr-defined]
+    waiting = SpotDetector(before=wait)
+    line = watched_line(tmp_path, list(PASSING), live=False, detector=waiting, frozen_s=0.2)
     line.start()
     until(lambda: bool(line.said.said) and line.said.said[-1].frozen == ("inspect",), "the freeze")
     until(lambda: "frozen inspect" in line.station.faults, "the fault")

@@ -9,7 +9,8 @@ LineguardError
 ├── UpdateError        an update was refused or went back; what ran before runs on
 ├── OutputError        the station goes safe: a reject might not happen
 ├── StoreError         the station goes safe: a verdict could not be proved
-│   └── DiskFull       the station rejects parts until there is room again, and records them then
+│   ├── DiskFull       the station rejects parts until there is room again, and records them then
+│   └── ArchiveAway    the collector tries again; the stations keep their records
 └── PublishError       the publish loop retries; the ledger keeps the records
 """
 
@@ -70,6 +71,10 @@ class StoreError(LineguardError):
 
 class DiskFull(StoreError):
     """There is no room for a record or a picture; what was kept before stays."""
+
+
+class ArchiveAway(StoreError):
+    """The server that holds an archive cannot be reached."""
 
 
 class PublishError(LineguardError):

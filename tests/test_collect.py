@@ -1,6 +1,5 @@
 """The collector keeps every record once, and a station keeps each until the collector says so."""
 
-import itertools
 import json
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from pipeline import schema
 from pipeline.clock import ManualClock
 from pipeline.collect import Collector, Options, SqliteArchive
-from pipeline.collect.archive import account
 from pipeline.collect.arrival import Arrival, read_arrival, source_of
+from pipeline.collect.sqlite import account
 from pipeline.errors import ConfigError, PublishError
 from pipeline.publishers import Address
 from pipeline.publishers.mqtt import MqttPublisher
@@ -48,74 +47,6 @@ def chained(count: int, run: str = "run-1") -> tuple[Record, ...]:
 
 def arrivals(records: Sequence[Record]) -> list[Arrival]:
     return [Arrival(SOURCE, r, schema.encode(r), schema.sha256(r)) for r in records]
-
-
-# --- the archive
-
-
-def test_an_archive_answers_with_the_unbroken_range(tmp_path: Path) -> None:
-    archive = SqliteArchive(tmp_path / "deep" / "plant.sqlite")
-    first = arrivals(chained(9))
-    taken = archive.add(first[:3])
-    assert taken.receipts == ((SOURCE, Receipt(run="run-1", first=1, through=3)),)
-    assert archive.add(first[5:7]).receipts == ((SOURCE, Receipt(run="run-1", first=6, through=7)),)
-    assert archive.add(first[3:5]).receipts == ((SOURCE, Receipt(run="run-1", first=1, through=7)),)
-    archive.close()
-    archive.close()
-
-
-def test_a_record_delivered_twice_is_kept_once_and_acknowledged_twice(tmp_path: Path) -> None:
-    file = tmp_path / "plant.sqlite"
-    archive = SqliteArchive(file)
-    again = arrivals(chained(4))
-    assert archive.add(again[:3]).new == 3
-    taken = archive.add([*again[1:], again[3]])
-    assert (taken.new, taken.repeated, taken.conflicts) == (1, 3, ())
-    assert taken.receipts == ((SOURCE, Receipt(run="run-1", first=1, through=4)),)
-    archive.close()
-    (station,) = account(file)
-    assert (station.records, station.missing, station.unchained) == (4, 0, 0)
-
-
-def test_another_record_of_the_same_number_takes_no_place(tmp_path: Path) -> None:
-    file = tmp_path / "plant.sqlite"
-    archive = SqliteArchive(file)
-    archive.add(arrivals(chained(2)))
-    forged = arrivals([replace(chained(2)[1], part=99)])
-    taken = archive.add(forged)
-    assert (taken.new, taken.conflicts, taken.receipts) == (0, tuple(forged), ())
-    archive.close()
-    assert account(file)[0].records == 2
-
-
-def test_a_gap_and_a_broken_chain_are_counted(tmp_path: Path) -> None:
-    file = tmp_path / "plant.sqlite"
-    archive = SqliteArchive(file)
-    one, two, three, four = chained(4)
-    archive.add(arrivals([one, replace(two, part=99), four]))
-    archive.add(arrivals([three]))
-    archive.add(arrivals(chained(3, run="run-2")[2:]))
-    archive.close()
-    (station,) = account(file)
-    assert (station.runs, station.missing, station.unchained) == (2, 2, 1)
-
-
-@settings(deadline=None, max_examples=40)
-@given(order=st.permutations(range(8)), cuts=st.sets(st.integers(1, 7)))
-def test_in_any_order_and_any_batches_all_is_one_range(
-    tmp_path_factory: pytest.TempPathFactory, order: list[int], cuts: set[int]
-) -> None:
-    file = tmp_path_factory.mktemp("archive") / "plant.sqlite"
-    archive = SqliteArchive(file)
-    records = arrivals(chained(8))
-    edges = [0, *sorted(cuts), 8]
-    for start, end in itertools.pairwise(edges):
-        taken = archive.add([records[i] for i in order[start:end]])
-        for i in order[start:end]:
-            assert any(n.covers("run-1", i + 1) for _, n in taken.receipts)
-    archive.close()
-    assert (account(file)[0].records, account(file)[0].missing) == (8, 0)
-    assert taken.receipts == ((SOURCE, Receipt(run="run-1", first=1, through=8)),)
 
 
 # --- what arrives

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.collect import Collector, Options, SqliteArchive
-from pipeline.collect.archive import account
+from pipeline.collect.sqlite import account
 from pipeline.errors import PublishError
 from pipeline.publishers import Address
 from pipeline.publishers.mqtt import MqttPublisher, Tls, create

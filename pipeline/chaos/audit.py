@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import schema
 from pipeline.chaos.witness import Act
-from pipeline.collect.archive import account, read_hashes
+from pipeline.collect.sqlite import account, read_hashes
 from pipeline.store import read_records
 from pipeline.types import Record, Verdict
 

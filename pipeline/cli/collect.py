@@ -1,6 +1,7 @@
 """``lineguard collect``: the plant's side, which keeps what the stations decided."""
 
 import signal
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +10,8 @@ import typer
 from pydantic import ValidationError
 
 from pipeline.cli.output import JsonFile, Rate, said_to_people, write_json
-from pipeline.collect import Collector, Options, SqliteArchive
-from pipeline.collect.archive import account
+from pipeline.collect import Archive, Collector, Options, SqliteArchive
+from pipeline.collect.postgres import PostgresArchive
 from pipeline.errors import ConfigError, StoreError
 from pipeline.publishers.mqtt import Options as BrokerOptions
 from pipeline.publishers.mqtt import Tls
@@ -19,7 +20,10 @@ Broker = Annotated[str, typer.Option("--broker", help="HOST or HOST:PORT of the 
 
 
 def collect(
-    archive: Annotated[Path, typer.Argument(help="SQLite file of the archive; made if absent.")],
+    archive: Annotated[
+        str,
+        typer.Argument(help="SQLite file, made if absent; or postgresql://USER@HOST/DATABASE."),
+    ],
     broker: Broker = "127.0.0.1:1883",
     name: Annotated[
         str, typer.Option(help="Name of this collector; the stations' `collector` says it.")
@@ -55,7 +59,7 @@ def collect(
         password_file=password_file,
         password_env="LINEGUARD_MQTT_PASSWORD" if username and not password_file else None,
     )  # fmt: skip
-    kept = SqliteArchive(archive)
+    kept = _opened(archive)
     collector = Collector(Options(name, options), kept)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: collector.stop())
@@ -88,11 +92,18 @@ def _options(broker: str, **given: object) -> BrokerOptions:
         raise ConfigError(f"{where}: {first['msg']}; see lineguard collect --help") from error
 
 
-def _check(archive: Path, json: Path | None) -> None:
-    if not archive.is_file():
+def _opened(archive: str) -> Archive:
+    if archive.startswith(("postgresql://", "postgres://")):
+        return PostgresArchive(archive)
+    return SqliteArchive(Path(archive))
+
+
+def _check(archive: str, json: Path | None) -> None:
+    if "://" not in archive and not Path(archive).is_file():
         raise StoreError(f"{archive}: there is no archive; was a collector run with it?")
     people = said_to_people(json)
-    found = account(archive)
+    with closing(_opened(archive)) as opened:
+        found = opened.accounts()
     for station in found:
         people.print(
             f"{station.source}: {station.records} records of {station.runs} runs, "

@@ -15,7 +15,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from pipeline.collect.archive import Archive, Taken
 from pipeline.collect.arrival import Arrival, read_arrival, source_of
-from pipeline.errors import ConfigError, DiskFull
+from pipeline.errors import ArchiveAway, ConfigError, DiskFull
 from pipeline.handoff import Handoff
 from pipeline.publishers.mqtt import Options as BrokerOptions
 from pipeline.publishers.mqtt.connection import client_for, hint_on
@@ -128,11 +128,15 @@ class Collector:
                 self._client.publish(topic, receipt.as_json(), qos=1)
 
     def _committed(self, arrivals: list[Arrival]) -> Taken | None:
-        """Commit; while the disk is full try again, answering nobody; None once it is stopped."""
+        """Commit; while there is no room, or no server, try again and answer nobody.
+
+        Returns:
+            None once it is stopped.
+        """
         while not self._stopping.is_set():
             try:
                 return self._archive.add(arrivals)
-            except DiskFull as error:
+            except (ArchiveAway, DiskFull) as error:
                 LOG.error("%s; records wait at the broker and the stations", error)
                 self._stopping.wait(NO_ROOM_S)
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import secrets
 from collections.abc import Callable
@@ -19,9 +20,10 @@ from pipeline.clock import Clock
 from pipeline.config import Choice, StationConfig
 from pipeline.detector import Detector, open_detector
 from pipeline.errors import ModelError
-from pipeline.gate.client import Gate
+from pipeline.gate.client import Gate, is_guarded
 from pipeline.gate.wire import NamedOutput, Spec
 from pipeline.inspection import Inspector
+from pipeline.intents import Intents, recover
 from pipeline.keeping import KeepsPictures
 from pipeline.light import Light
 from pipeline.live import Watched, Window, live_folder
@@ -40,6 +42,8 @@ from pipeline.types import Inspection, Record, Verdict
 from pipeline.vision.picture import encode_jpeg
 from pipeline.watch import Watch
 from pipeline.workers import Workers, cores, shares
+
+log = logging.getLogger(__name__)
 
 JPEG_QUALITY = 95
 
@@ -175,6 +179,7 @@ def build(
     receivers = _receivers(config)
     store = config.document.store
     ledger = Ledger(config.store_path, tuple(receivers), store.reserve_mb << 20)
+    intents = _open_intents(config, inspector.trigger, ledger)
     gate = _open_gate(config, inspector.trigger, identity.run)
     outputs = [
         plugins.load("outputs", c.kind).create(c.options, clock)
@@ -205,9 +210,11 @@ def build(
             for name, publisher in receivers.items()
         },
         on_record=kept,
-        # With a guard the verdict is what the line got by its deadline, so that is recorded; the
-        # guard holds it until then, whatever happens to the station.
+        # With a guard the verdict is what the line got by its deadline, so that is recorded; until
+        # then the guard holds it, whatever happens to the station, and the intents, if the power is
+        # cut.
         record_first=store.commit == "before_act" and gate is None,
+        intents=intents,
     )
     if gate is not None:
         gate.watch(station.fail, partial(station.note, "line"))
@@ -242,6 +249,21 @@ def _watch(
 
 def _is_guarded(choice: Choice) -> bool:
     return getattr(choice.options, "guarded", False)
+
+
+def _open_intents(config: StationConfig, trigger: Trigger, ledger: Ledger) -> Intents | None:
+    """Open the intents, if a guard is told before the record is; record what they still hold.
+
+    A guard that outlived a killed station knows better what the line got of announced triggers, and
+    tells it.
+    """
+    if not any(_is_guarded(c) for c in config.outputs):
+        return None
+    if not (isinstance(trigger, AnnouncedTrigger) and is_guarded(config.store_path)):
+        count = recover(config.store_path, ledger)
+        if count:
+            log.warning("%d parts were commanded before the machine stopped; now recorded", count)
+    return Intents(config.store_path)
 
 
 def _open_gate(config: StationConfig, trigger: Trigger, run: str) -> Gate | None:

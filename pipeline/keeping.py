@@ -17,7 +17,7 @@ from pipeline.handoff import Handoff
 from pipeline.monitor.figures import Beat, LatencyCount
 from pipeline.outputs import Output
 from pipeline.readiness import DISK, Readiness
-from pipeline.records import Identity, Link, StoredPicture, record_of
+from pipeline.records import GENESIS, Identity, Link, StoredPicture, record_of
 from pipeline.tally import Tally
 from pipeline.types import Decision, Inspection, Record, Verdict
 
@@ -44,10 +44,21 @@ class KeepsPictures(Protocol):
     def __call__(self, inspection: Inspection, name: str) -> StoredPicture | None: ...
 
 
+class NotesIntents(Protocol):
+    """Where a command is written down before it is given, if its record comes after."""
+
+    def note(self, records: Sequence[Record]) -> None: ...
+
+    def recorded(self, part: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Keeper:
     """Records decisions and acts on them, each exactly once.
 
     Args:
+        intents: takes what the outputs are about to be told, if they are told first; or None.
         on_record: called with every record once it is in the ledger, from the keep thread.
         record_first: the outputs are told once the record is on the disk; else before.
         beat: of the keep thread.
@@ -69,6 +80,7 @@ class Keeper:
         outputs: Sequence[Output],
         on_record: Callable[[Record], None],
         record_first: bool,
+        intents: NotesIntents | None,
         readiness: Readiness,
         beat: Beat,
         tally: Tally,
@@ -84,6 +96,7 @@ class Keeper:
         self._outputs = outputs
         self._on_record = on_record
         self._record_first = record_first
+        self._intents = None if record_first else intents
         self._readiness = readiness
         self._beat = beat
         self._tally = tally
@@ -95,7 +108,9 @@ class Keeper:
 
         All are acted on and handed on before an output's failure stops the station.
         """
-        done, failed = (inspections, None) if self._record_first else self._command(inspections)
+        done, failed = inspections, None
+        if not self._record_first:
+            done, failed = self._command(self._intended(inspections))
         for inspection in done:
             if self._decisions.put(inspection) is not None:
                 log.error("part %d: decided, but the ledger was closed", inspection.part.id)
@@ -106,6 +121,27 @@ class Keeper:
     def close(self) -> None:
         """Take no more decisions; those that wait are still kept."""
         self._decisions.close()
+
+    def _intended(self, inspections: Sequence[Inspection]) -> Sequence[Inspection]:
+        """Write down what will be commanded; what cannot be written down is a reject.
+
+        Raises:
+            StoreError: it cannot be written, for another reason than a full disk; all are rejected.
+        """
+        if self._intents is None:
+            return inspections
+        time, link = self._clock.wall(), Link(1, GENESIS)
+        now = {"acted": self._clock.now_ns()}
+        bare = [replace(i, stamps={**now, **i.stamps}) for i in inspections]
+        try:
+            self._intents.note([record_of(i, self._identity, link, time, None) for i in bare])
+        except DiskFull as error:
+            self._readiness.fault(DISK, str(error))
+            return [_unsure(i, f"disk full: {error}") for i in inspections]
+        except StoreError:
+            self._command([_unsure(i, "it could not be recorded") for i in inspections])
+            raise
+        return inspections
 
     def _command(
         self, inspections: Sequence[Inspection]
@@ -163,6 +199,8 @@ class Keeper:
         self.kept.set()
         with self._beat.step():
             for record in records:
+                if self._intents is not None:
+                    self._intents.recorded(record.part)
                 self._on_record(record)
 
     def _hold(self, batch: Sequence[Inspection], error: DiskFull) -> None:
@@ -209,6 +247,8 @@ class Keeper:
         for inspection in self._decisions:
             log.error("part %d: decided, but the ledger was closed", inspection.part.id)
             self._reject_unrecorded([inspection])
+        if self._intents is not None:
+            self._intents.close()
         self.all_kept.set()
         self.kept.set()
 

@@ -19,7 +19,7 @@ from pipeline.clock import Clock
 from pipeline.dispatch import Dispatch, Waits
 from pipeline.errors import CameraError, LineguardError
 from pipeline.handoff import Handoff
-from pipeline.keeping import Keeper, KeepsPictures, KeepsRecords
+from pipeline.keeping import Keeper, KeepsPictures, KeepsRecords, NotesIntents
 from pipeline.monitor.figures import Snapshot
 from pipeline.outputs import Output
 from pipeline.publishers import Publisher
@@ -76,6 +76,7 @@ class Station:
         outboxes: publisher and outbox per receiver.
         on_record: called with every record once it is in the ledger, from the keep thread.
         record_first: the outputs are told once the record is on the disk; else before.
+        intents: takes what outputs that are told first are about to be told; or None.
         watch: how it looks after itself.
     """
 
@@ -92,6 +93,7 @@ class Station:
         outboxes: Mapping[str, tuple[Publisher, Waits]] | None = None,
         on_record: Callable[[Record], None] = lambda record: None,
         record_first: bool = True,
+        intents: NotesIntents | None = None,
         watch: Watch | None = None,
     ) -> None:
         self.tally = Tally()
@@ -121,6 +123,7 @@ class Station:
             outputs=self._outputs,
             on_record=on_record,
             record_first=record_first,
+            intents=intents,
             readiness=self._readiness,
             beat=self._lookout.beats["keep"],
             tally=self.tally,

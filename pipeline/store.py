@@ -106,6 +106,16 @@ class Ledger:
         self._number, self._seq, self._previous = number, seq, previous
         return tuple(made)
 
+    def append_to(self, run: str, drafts: Sequence[Callable[[Link], Record]]) -> None:
+        """Commit records to an earlier run, before this one has any; errors as ``append``."""
+        with store_errors(self._folder):
+            query = "SELECT coalesce(max(seq), 0) FROM records WHERE run = ?"
+            self._seq = int(self._db.execute(query, (run,)).fetchone()[0])
+        try:
+            self.append(drafts)
+        finally:
+            self._seq = 0
+
     def shortage(self) -> str:
         """Say in one line what the disk lacks, or "" if nothing."""
         with store_errors(self._folder):

@@ -22,13 +22,14 @@ from pipeline.errors import (
     StoreError,
 )
 from pipeline.inspection import FindsDefects, Inspector
+from pipeline.keeping import KeepsPictures, NotesIntents
 from pipeline.outputs.recording import RecordingOutput
 from pipeline.publishers import Address, Publisher
 from pipeline.publishers.file import FilePublisher
 from pipeline.recipe import Recipe
 from pipeline.records import Identity, Link, StoredPicture
 from pipeline.rules import Rulebook
-from pipeline.station import FRAMES_WAITING, KeepsPictures, Station, Tally
+from pipeline.station import FRAMES_WAITING, Station, Tally
 from pipeline.store import Ledger, Outbox, Pictures, read_records
 from pipeline.triggers.presence import Options, Presence
 from pipeline.types import Image, Inspection, Record, Verdict
@@ -144,6 +145,7 @@ class Line:
     room: int | None = None
     full_for: float = 0
     record_first: bool = True
+    intents: NotesIntents | None = None
     keep_picture: KeepsPictures = no_picture
     on_record: Callable[[Record], None] = lambda record: None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -168,6 +170,7 @@ class Line:
             on_record=self.on_record,
             watch=self.watch,
             record_first=self.record_first,
+            intents=self.intents,
         )
         self.error: LineguardError | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -1,5 +1,7 @@
 """Pulls the plug without hardware: ext4 on a loop device, shut down under a ledger at work.
 
+Every other time the writer acts first, as a station with a guard does: its intents are cut too.
+
 ``EXT4_IOC_SHUTDOWN`` with ``NOLOGFLUSH`` drops whatever is not on the disk, as a power cut does.
 """
 
@@ -15,14 +17,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.chaos.writer import ACT_FIRST, RECORD_FIRST
 from pipeline.errors import ConfigError, LineguardError
+from pipeline.intents import recover
 from pipeline.smalldisk import mount
-from pipeline.store import DATABASE, read_records
+from pipeline.store import DATABASE, Ledger, read_records
 from pipeline.types import Record
 
 EXT4_IOC_SHUTDOWN = 0x8004587D
@@ -39,7 +43,7 @@ class Cuts:
 
     Attributes:
         cuts: how many there were.
-        acknowledged: records that were reported as committed before a cut.
+        acknowledged: records, or commands, that were reported as safe before a cut.
         lost: of these, absent afterwards, or their picture absent or another.
         damaged: cuts after which SQLite's integrity check or the hash chain failed.
     """
@@ -68,7 +72,8 @@ def cut_power(folder: Path, cuts: int, seed: int, on_cut: Callable[[int], None])
     acknowledged = lost = damaged = 0
     for n in range(1, cuts + 1):
         with _mounted(image, disk):
-            said = _write_until_cut(disk, moments.uniform(LEAST_S, MOST_S))
+            order = (RECORD_FIRST, ACT_FIRST)[n % 2]
+            said = _write_until_cut(disk, moments.uniform(LEAST_S, MOST_S), order)
         with _mounted(image, disk):
             absent, is_whole = _missing(disk / "store", said)
         acknowledged, lost = acknowledged + len(said), lost + absent
@@ -102,9 +107,10 @@ def _mounted(image: Path, disk: Path) -> Iterator[None]:
             time.sleep(0.05)
 
 
-def _write_until_cut(disk: Path, seconds: float) -> list[tuple[str, int]]:
+def _write_until_cut(disk: Path, seconds: float, order: str) -> list[tuple[str, int]]:
     """Let a process write, cut the power, and return what it had acknowledged before the cut."""
-    words = [sys.executable, "-m", "pipeline.chaos.writer", str(disk / "store"), str(PER_S)]
+    writer_of = "pipeline.chaos.writer"
+    words = [sys.executable, "-m", writer_of, str(disk / "store"), str(PER_S), order]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as writer:
         assert writer.stdout is not None
         os.set_blocking(writer.stdout.fileno(), False)
@@ -137,6 +143,8 @@ def _missing(store: Path, said: list[tuple[str, int]]) -> tuple[int, bool]:
     """Return how many acknowledged records are gone, and whether what is there is whole."""
     db = sqlite3.connect(store / DATABASE)
     try:
+        with closing(Ledger(store, ["mqtt"])) as ledger:
+            recover(store, ledger)
         verdict = db.execute("PRAGMA integrity_check").fetchone()[0]
         kept = {(r.run, r.part): r for r in read_records(store)}
     except (sqlite3.Error, LineguardError):

@@ -186,6 +186,14 @@ class Gate:
         told(error)
 
 
+def is_guarded(folder: Path) -> bool:
+    """Tell whether a guard serves this store now: one that a killed station has left."""
+    connection = _connected(folder)
+    if connection is not None:
+        connection.close()
+    return connection is not None
+
+
 def _decision(message: Message) -> Decision:
     return Decision(Verdict(message["verdict"]), (str(message["reason"]),))
 

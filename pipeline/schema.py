@@ -19,7 +19,8 @@ from pipeline.receipts import receipt_schema
 from pipeline.types import RECORD_SCHEMA, DefectRow, Record, Verdict
 
 MAX_BYTES = 64 * 1024
-EVENT_TYPE = f"io.lineguard.inspection.v{RECORD_SCHEMA}"
+EVENT_TYPE = "io.lineguard.inspection.v1"
+"""Rises with a change that breaks readers; a new key does not."""
 EVENT_CONTENT = "application/cloudevents+json"
 RECORD_URI = f"urn:lineguard:schema:record:{RECORD_SCHEMA}"
 EVENT_URI = f"urn:lineguard:schema:event:{RECORD_SCHEMA}"
@@ -122,6 +123,14 @@ def decode(data: bytes) -> Record:
     except (ValueError, RecursionError, StoreError) as error:
         raise ConfigError(f"not a record: {str(error).splitlines()[0]}") from error
     return record
+
+
+def version_of(data: bytes) -> object:
+    """Return the schema number of a stored record of any version, or None if it has none."""
+    try:
+        return json.loads(data)["schema"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def sha256(record: Record) -> str:
@@ -264,7 +273,7 @@ def asyncapi() -> dict[str, Any]:
         "asyncapi": "3.0.0",
         "info": {
             "title": "lineguard station",
-            "version": f"{RECORD_SCHEMA}.0.0",
+            "version": f"1.{RECORD_SCHEMA}.0",
             "description": "What an inspection station publishes over MQTT 5; see docs/mqtt.md.",
             "license": {"name": "AGPL-3.0-or-later"},
         },

@@ -21,7 +21,7 @@ from pipeline import schema
 from pipeline.disk import Room, free_bytes, is_full
 from pipeline.errors import ConfigError, DiskFull, StoreError
 from pipeline.records import GENESIS, Link, StoredPicture
-from pipeline.types import Record
+from pipeline.types import RECORD_SCHEMA, Record
 
 DATABASE = "ledger.sqlite"
 PICTURES = "pictures"
@@ -58,10 +58,17 @@ class Ledger:
             self._db = open_database(folder / DATABASE)
             self._db.executescript(_TABLES)
             row = self._db.execute(
-                "SELECT number, sha256 FROM records ORDER BY number DESC LIMIT 1"
+                "SELECT number, sha256, body FROM records ORDER BY number DESC LIMIT 1"
             ).fetchone()
         self._number: int = row[0] if row else 0
         self._previous: str = row[1] if row else GENESIS
+        if row and (version := schema.version_of(row[2])) != RECORD_SCHEMA:
+            self.close()
+            raise StoreError(
+                f"{folder}: another lineguard wrote this ledger (records of schema {version}, this "
+                f"one writes {RECORD_SCHEMA}); let that one deliver what waits, then move the "
+                "folder away: a chain of hashes cannot be rewritten"
+            )
         self._seq = 0
         self._folder = folder
 

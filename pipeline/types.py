@@ -16,7 +16,7 @@ Image: TypeAlias = NDArray[np.uint8]
 Tensor: TypeAlias = NDArray[Any]
 """What a runtime takes and gives; shape and dtype are the model's."""
 
-RECORD_SCHEMA = 1
+RECORD_SCHEMA = 2
 
 
 class Verdict(str, Enum):

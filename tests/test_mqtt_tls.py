@@ -5,7 +5,7 @@ import subprocess
 import textwrap
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from pipeline.publishers import Address
 from pipeline.publishers.mqtt import MqttPublisher, Tls, create
 from pipeline.publishers.mqtt import Options as BrokerOptions
 from pipeline.schema import EXAMPLE
+from pipeline.store import Ledger, Outbox
 from pipeline.types import Record
 from tests.brokers import free_port, mosquitto, until
+from tests.test_store import drafts
 
 ADDRESS = Address("acme", "north", "smt", "line-2", "aoi-1")
 RECORDS = tuple(
@@ -180,3 +182,47 @@ def test_a_certificate_for_another_host_gets_nothing(
     port = broker_at(stack, tmp_path, papers)
     publisher = station_at(stack, options(papers, port, "aoi-1", host="127.0.0.1"))
     until(lambda: "IP address mismatch" in refusal(publisher), "the refusal")
+
+
+@pytest.mark.parametrize(
+    ("paper", "host", "said"),
+    [
+        ("broker-expired", "localhost", "certificate has expired"),
+        ("broker", "127.0.0.1", "IP address mismatch"),
+    ],
+)
+def test_records_that_a_refused_broker_did_not_get_wait_and_leave_once_it_is_mended(
+    paper: str, host: str, said: str, papers: Path, tmp_path: Path, stack: ExitStack
+) -> None:
+    ledger, outbox = Ledger(tmp_path / "store", ["mqtt"]), Outbox(tmp_path / "store", "mqtt")
+    stack.callback(ledger.close)
+    stack.callback(outbox.close)
+    ledger.append(drafts(len(RECORDS)))
+    with ExitStack() as before:
+        port = broker_at(before, tmp_path, papers, paper)
+        publisher = station_at(before, options(papers, port, "aoi-1", host=host))
+        until(lambda: said in refusal(publisher, outbox.waiting(64)), "the refusal")
+    assert outbox.count() == len(RECORDS)
+    mended = station_at(stack, options(papers, broker_at(stack, tmp_path, papers), "aoi-1"))
+
+    def all_left() -> bool:
+        with suppress(PublishError):
+            outbox.confirm(mended.send(outbox.waiting(64)))
+        return outbox.count() == 0
+
+    until(all_left, "the records")
+
+
+def test_a_collector_collects_nothing_from_a_broker_that_cannot_prove_itself(
+    papers: Path, tmp_path: Path, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = broker_at(stack, tmp_path, papers, "broker-expired")
+    archive = SqliteArchive(tmp_path / "plant.sqlite")
+    collector = Collector(Options("plant", options(papers, port, "plant")), archive)
+    thread = threading.Thread(target=collector.run, daemon=True)
+    thread.start()
+    until(lambda: "certificate has expired" in caplog.text, "the refusal")
+    collector.stop()
+    thread.join(10)
+    archive.close()
+    assert account(tmp_path / "plant.sqlite") == ()

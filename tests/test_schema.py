@@ -113,7 +113,7 @@ def test_a_record_that_could_not_be_read_back_is_not_encoded(
         (b"[" * 60000, "not a record"),
         (b"9" * 60000, "not a record"),
         (b" " * 70000, "bytes are more than 65536"),
-        (changed(schema=2), "schema is 2; this lineguard reads 1"),
+        (changed(schema=3), "schema is 3; this lineguard reads 2"),
         (changed(schema=True), "schema is True"),
         (changed(extra=1), "unknown key 'extra'"),
         (

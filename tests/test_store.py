@@ -77,6 +77,17 @@ def test_a_new_start_goes_on_with_the_chain(tmp_path: Path) -> None:
     assert len(records) == 6
 
 
+def test_a_ledger_of_another_schema_is_refused_in_one_line_and_left_as_it_is(
+    tmp_path: Path,
+) -> None:
+    old = replace(filled(tmp_path, 1)[0], schema=1)
+    change(tmp_path, "UPDATE records SET body = ?", schema.canonical(schema.as_dict(old)))
+    with pytest.raises(StoreError, match=r"schema 1, this one writes 2\); let that one deliver"):
+        Ledger(tmp_path)
+    with pytest.raises(StoreError, match="another lineguard wrote"):
+        Ledger(tmp_path)
+
+
 def test_a_station_may_write_while_another_process_reads(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.append(drafts(2))

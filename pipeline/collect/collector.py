@@ -18,7 +18,7 @@ from pipeline.collect.arrival import Arrival, read_arrival, source_of
 from pipeline.errors import ArchiveAway, ConfigError, DiskFull
 from pipeline.handoff import Handoff
 from pipeline.publishers.mqtt import Options as BrokerOptions
-from pipeline.publishers.mqtt.connection import client_for, hint_on
+from pipeline.publishers.mqtt.connection import client_for, hint_on, refusal_of
 
 LOG = logging.getLogger(__name__)
 
@@ -209,8 +209,8 @@ class Collector:
         properties: Properties | None,
     ) -> None:
         del client, userdata, mid, properties
-        if any(reason.is_failure for reason in reasons):
-            self._say(f"{self._where} refused to subscribe '{self._topics}': {reasons[0]}")
+        if why := refusal_of(reasons, self._topics):
+            self._say(f"{self._where} {why}")
         else:
             LOG.info("%s: collecting '%s'", self._where, self._topics)
 

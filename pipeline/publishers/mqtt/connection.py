@@ -5,6 +5,7 @@ import queue
 import ssl
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,13 +169,8 @@ class Connection:
         properties: Properties | None,
     ) -> None:
         del client, userdata, mid, properties
-        if any(reason.is_failure for reason in reasons):
-            LOG.warning(
-                "%s refused to subscribe '%s': %s; grant this station to read it",
-                self.where,
-                self._receipt_topic,
-                reasons[0],
-            )
+        if why := refusal_of(reasons, self._receipt_topic or ""):
+            LOG.warning("%s %s", self.where, why)
 
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
         del client, userdata
@@ -236,6 +232,14 @@ def client_for(options: Options, client_id: str, **settings: Any) -> paho.Client
     if options.tls is not None:
         client.tls_set_context(tls_context(options.tls))
     return client
+
+
+def refusal_of(reasons: Sequence[ReasonCode], topic: str) -> str:
+    """Say in words that a broker refused a subscription, or "" if it took it."""
+    refused = next((reason for reason in reasons if reason.is_failure), None)
+    if refused is None:
+        return ""
+    return f"refused to subscribe '{topic}': {refused}; grant this user to read it"
 
 
 def hint_on(error: BaseException | None) -> str:

@@ -19,6 +19,8 @@ from pipeline.errors import ConfigError
 from pipeline.plugins import vendor
 
 PASSWORD = "LINEGUARD_PASSWORD"
+NICE = 10
+"""Where station and dashboard share a machine, the station goes first."""
 
 accounts = typer.Typer(help="Who may use the dashboard.", no_args_is_help=True)
 
@@ -44,6 +46,7 @@ def web(
     without the line taking notice. It listens on this machine alone: elsewhere it needs TLS
     (--tls-cert, --tls-key) and an account (lineguard accounts set).
     """
+    os.nice(NICE)
     server = _server()
     address = server.Address(host, port, tuple(allow_host or ()), tls_cert, tls_key)
     board = _board(_loaded(config, store), demo=demo)

@@ -129,8 +129,9 @@ def _once_each(request: Request) -> dict[str, str]:
 def openapi(operations: Sequence[Operation], version: str) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of the interface."""
     paths: dict[str, dict[str, Any]] = {}
+    schemas: dict[str, Any] = {"Error": _ERROR}
     for op in operations:
-        paths.setdefault(ROOT + op.path, {})[op.method.lower()] = _described(op)
+        paths.setdefault(ROOT + op.path, {})[op.method.lower()] = _described(op, schemas)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -144,18 +145,20 @@ def openapi(operations: Sequence[Operation], version: str) -> dict[str, Any]:
                 "session": {"type": "apiKey", "in": "cookie", "name": "lineguard"},
                 "token": {"type": "apiKey", "in": "header", "name": CSRF_HEADER},
             },
-            "schemas": {
-                "Error": {
-                    "type": "object",
-                    "properties": {"error": {"type": "string"}},
-                    "required": ["error"],
-                }
-            },
+            "schemas": schemas,
         },
     }
 
 
-def _described(op: Operation) -> dict[str, Any]:
+_ERROR = {
+    "type": "object",
+    "properties": {"error": {"type": "string"}},
+    "required": ["error"],
+}
+
+
+def _described(op: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+    """Return the page of an operation; parts of its body's schema go to the shared ones."""
     refusal = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     described: dict[str, Any] = {
         "operationId": f"{op.method.lower()}{op.path.replace('/', '_').replace('{id}', 'one')}",
@@ -164,17 +167,25 @@ def _described(op: Operation) -> dict[str, Any]:
         "security": [{"session": []} if op.method == "GET" else {"session": [], "token": []}],
         "parameters": _parameters(op),
         "responses": {
-            "200": {"description": "As asked.", "content": {op.gives: {"schema": {}}}},
+            "200": {"description": "As asked.", "content": {op.gives: {"schema": _answer(op)}}},
             **{code: {"description": s, "content": refusal} for code, s in _REFUSALS.items()},
         },
     }
     if op.takes is not None and op.method == "POST":
-        schema = op.takes.model_json_schema(ref_template="#/$defs/{model}")
+        schema = op.takes.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
         described["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema}},
         }
     return described
+
+
+def _answer(op: Operation) -> dict[str, Any]:
+    """Return what is promised of an answer: JSON is always an object, a table is text."""
+    if op.gives == "application/json":
+        return {"type": "object"}
+    return {"type": "string"} if op.gives.startswith("text/") else {}
 
 
 def _parameters(op: Operation) -> list[dict[str, Any]]:

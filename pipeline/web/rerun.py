@@ -30,6 +30,7 @@ def run_again(board: Board, record: dict[str, Any]) -> dict[str, Any]:
         Refused: another part is being run again, there is no picture, the station file names
             another model than the one that decided, or the child did not end well.
     """
+    _check(board, record)
     if not _one_at_a_time.acquire(blocking=False):
         raise Refused(503, "another part is being run again; try again in a moment", SECONDS // 10)
     try:
@@ -42,6 +43,19 @@ def run_again(board: Board, record: dict[str, Any]) -> dict[str, Any]:
         "same": figures["same"],
         "found": figures["found_again"],
     }
+
+
+def _check(board: Board, record: dict[str, Any]) -> None:
+    """Refuse at once what the child would refuse after it has loaded the model."""
+    if board.ledger.picture_file(record["image"]) is None:
+        raise Refused(404, "this part's picture was not kept, or was deleted to make room")
+    known = {artefact.sha256 for artefact in board.bundle.manifest.artefacts.values()}
+    if record["artefact_sha256"] not in known:
+        raise Refused(
+            400,
+            f"the part was decided by {record['bundle']}, of which this bundle has no file; "
+            "run it again with: lineguard trace --bundle",
+        )
 
 
 def _traced(board: Board, id: str) -> dict[str, Any]:

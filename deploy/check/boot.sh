@@ -7,7 +7,7 @@
 #
 # Needs root, qemu-system-x86, ovmf, mosquitto, openssl, and what deploy/station/build-image.sh needs;
 # LINEGUARD is the command on this side (default: .venv/bin/lineguard). It emulates the processor,
-# which every machine can: expect a quarter of an hour. QEMU_OPTIONS are handed to QEMU as they are.
+# which every machine can: expect a quarter of an hour. Times are those of the emulated machine. QEMU_OPTIONS are handed to QEMU as they are.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -54,7 +54,10 @@ guest() {
 		-o StrictHostKeyChecking=accept-new -o ConnectTimeout=60 -o LogLevel=ERROR -o BatchMode=yes \
 		-o ControlMaster=auto -o ControlPath="$work/ssh" -o ControlPersist=600 root@127.0.0.1 "$@"
 }
-send() { tar -C "$1" -cf - . | guest "mkdir -p $2 && tar -C $2 --no-same-owner -xf -"; }
+send() { tar -C "$1" -cf - . | guest "mkdir -p $2 && tar -C $2 --no-same-owner -mxf -"; }
+# The machine's own clock, in seconds since it was switched on: emulation may be slowed or paused.
+clock() { guest cut -d. -f1 /proc/uptime; }
+passed() { printf '%s s' $(($(clock) - since)); }
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 # -- the plant's side -------------------------------------------------------------------------------
@@ -129,7 +132,6 @@ make_stick() {
 switch_on() {
 	local options=()
 	read -ra options <<<"${QEMU_OPTIONS:-}"
-	since=$SECONDS
 	qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -display none \
 		-serial "file:$work/console.log" -smbios type=1,serial=LG0001 -device virtio-rng-pci \
 		-drive "if=pflash,format=raw,readonly=on,file=$firmware" \
@@ -138,7 +140,7 @@ switch_on() {
 		-netdev "user,id=plant,hostfwd=tcp:127.0.0.1:$ssh_port-:22" "${options[@]}" &
 	machine=$!
 	within 900 "the machine does not answer over SSH" guest true
-	figure "answers over SSH after $((SECONDS - since)) s"
+	figure "answers over SSH $(clock) s after it was switched on"
 }
 
 cut_power() {
@@ -194,10 +196,10 @@ enrol() {
 	make_stick "$work/first" 1 signed
 	send "$work/first" /root/first
 	listen
-	since=$SECONDS
+	since=$(clock)
 	apply /root/first 1200 || wrong "the first model is not taken"
 	ready || wrong "it is not ready"
-	figure "READY with a signed model, $((SECONDS - since)) s after the order (the model proved itself twice)"
+	figure "READY with a signed model, $(passed) after the order (the model proved itself twice)"
 	first=$(slot current)
 }
 
@@ -207,33 +209,33 @@ verdicts() {
 	figure "$(wc -l <"$work/heard.jsonl") verdicts came to the broker over TLS"
 	guest "mkdir -p /tmp/replay && chmod 755 /tmp/replay"
 	send "$repository/tests/replay" /tmp/replay
-	since=$SECONDS
+	since=$(clock)
 	guest "cd /tmp && runuser -u lineguard -- env HOME=/nonexistent lineguard replay /tmp/replay/drawn.mp4 \
 		--config /opt/lineguard/current/share/lineguard/configs/demo.yaml \
 		--against /tmp/replay/drawn.golden.jsonl" >"$work/replay.txt" ||
 		wrong "the replay differs: $(tail -n 5 "$work/replay.txt")"
-	figure "the clip of the repository: $(grep frames: "$work/replay.txt"), as the golden records, $((SECONDS - since)) s"
+	figure "the clip of the repository: $(grep frames: "$work/replay.txt"), as the golden records, $(passed)"
 }
 
 hang() {
 	step "it hangs"
-	since=$SECONDS
+	since=$(clock)
 	guest systemctl kill --kill-whom=main -s STOP lineguard@line-1
 	within 600 "nobody noticed" restarted
-	figure "systemd killed it after $((SECONDS - since)) s ($(guest journalctl -u lineguard@line-1 -o cat | grep -m 1 -i 'watchdog timeout'))"
+	figure "systemd killed it after $(passed) ($(guest journalctl -u lineguard@line-1 -o cat | grep -m 1 -i 'watchdog timeout'))"
 	within 900 "it does not come back" ready
-	figure "READY again after $((SECONDS - since)) s"
+	figure "READY again after $(passed)"
 }
 
 bad_update() {
 	step "an update with a model that nobody signed"
 	make_stick "$work/bad" 2 unsigned
 	send "$work/bad" /root/bad
-	since=$SECONDS
+	since=$(clock)
 	! apply /root/bad 240 >"$work/bad.txt" 2>&1 || wrong "it stays at work"
 	[[ $(slot current) == "$first" ]] || wrong "at work: $(slot current)"
 	within 900 "it does not come back" ready
-	figure "went back after $((SECONDS - since)) s: $(tail -n 1 "$work/bad.txt" | cut -c1-150)"
+	figure "went back after $(passed): $(tail -n 1 "$work/bad.txt" | cut -c1-150)"
 }
 
 power_cut() {

@@ -103,7 +103,7 @@ make_config() {
 		  bundle: /var/lib/lineguard/models/current
 		  runtime: {kind: onnx}
 		  trust: {keys: [pki/updates.pub]}
-		  trial: {seconds: 600}
+		  trial: {seconds: 1800}
 		parts: {views: 2}
 		recipe: {name: bare-board}
 		store: {path: /var/lib/lineguard/line-1}
@@ -162,7 +162,7 @@ for record in read_records(Path(\"/var/lib/lineguard/line-1\")):
 }
 apply() {
 	guest lineguard update apply "$1" --target cpu --key /etc/lineguard/pki/updates.pub --health-port 9464 \
-		--steady-s 5 --probation-s "$2" --restart "'systemctl restart --no-block lineguard@line-1'"
+		--trial-s 1800 --steady-s 5 --probation-s "$2" --restart "'systemctl restart --no-block lineguard@line-1'"
 }
 slot() { guest basename "\$(readlink /var/lib/lineguard/models/$1)"; }
 phase() { guest lineguard update status --json - 2>/dev/null | python3 -c 'import json, sys; print(json.load(sys.stdin)["phase"])'; }

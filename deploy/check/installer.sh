@@ -24,6 +24,8 @@ done
 work=$(mktemp -d)
 root=$work/root
 installer=$repository/deploy/station/install.sh
+described=$(python3 "$repository/deploy/station/table.py" targets "$target") || exit 2
+eval "$described"
 [[ -z "$tree" ]] || arch=$(chroot "$tree" dpkg --print-architecture)
 
 unmount() {
@@ -60,7 +62,8 @@ replays() {
 	mkdir -p "$root/tmp/replay"
 	cp "$repository"/tests/replay/drawn.{mp4,golden.jsonl} "$root/tmp/replay/"
 	# An emulated processor needs its time to load a model.
-	sed 's#\.\./models#/opt/lineguard/current/share/lineguard/models#; /^  runtime:/a\  trial: {seconds: 1800}' \
+	sed "s#\.\./models#/opt/lineguard/current/share/lineguard/models#
+		s#{kind: onnx}#{kind: $TARGET_RUNTIME}#; /^  runtime:/a\  trial: {seconds: 1800}" \
 		"$repository/configs/demo.yaml" >"$root/tmp/replay/demo.yaml"
 	chroot "$root" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/nonexistent PYTHONDONTWRITEBYTECODE=1 \
 		setpriv --reuid=lineguard --regid=lineguard --init-groups \

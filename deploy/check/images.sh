@@ -12,6 +12,8 @@ set -euo pipefail
 target=${1:?usage: images.sh TARGET BASE} base=${2:?usage: images.sh TARGET BASE}
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 image=localhost/lineguard-check:$target
+described=$(python3 "$repository/deploy/station/table.py" targets "$target") || exit 2
+eval "$described"
 work=$(mktemp -d)
 name=lineguard-check-$$
 wrong() {
@@ -51,12 +53,15 @@ podman run --rm "${hardened[@]}" --entrypoint /opt/lineguard/current/bin/python 
 	-B /usr/libexec/lineguard/verify.py --image
 
 step "replay, hardened, without a network"
+sed "s#\.\./models#/opt/lineguard/current/share/lineguard/models#; s#{kind: onnx}#{kind: $TARGET_RUNTIME}#" \
+	"$repository/configs/demo.yaml" >"$work/config/demo.yaml"
+chmod -R a+rX "$work"
 podman run --rm "${hardened[@]}" "$image" replay /replay/drawn.mp4 \
-	--config /opt/lineguard/current/share/lineguard/configs/demo.yaml --against /replay/drawn.golden.jsonl |
+	--config /etc/lineguard/demo.yaml --against /replay/drawn.golden.jsonl |
 	tail -n 4
 
 step "health: green while it runs, red when it hangs"
-sed '/^publishers:/,$d' "$repository/docker/demo/station.yaml" >"$work/config/station.yaml"
+sed "/^publishers:/,\$d; s#{kind: onnx}#{kind: $TARGET_RUNTIME}#" "$repository/docker/demo/station.yaml" >"$work/config/station.yaml"
 chmod -R a+rX "$work"
 podman run --detach --name "$name" "${hardened[@]}" "$image" >/dev/null
 healthy() { podman exec "$name" lineguard health; }

@@ -13,7 +13,7 @@ root=${1:?usage: anonymize.sh ROOT}
 rm -f "$root"/etc/ssh/ssh_host_* "$root/var/lib/dbus/machine-id" "$root/var/lib/systemd/random-seed"
 : >"$root/etc/machine-id"
 install -d "$root/etc/ssh/sshd_config.d"
-printf 'PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n' \
+printf 'PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nHostKey /etc/ssh/ssh_host_ed25519_key\n' \
 	>"$root/etc/ssh/sshd_config.d/10-lineguard.conf"
 # An empty second field is a login without any password; one that is neither ! nor * is a password.
 if open=$(grep -E '^[^:]+:([^!*:][^:]*)?:' "$root/etc/shadow" | cut -d: -f1 | paste -sd' ') && [[ -n "$open" ]]; then

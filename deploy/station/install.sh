@@ -160,7 +160,7 @@ make_folders() {
 }
 
 put_files() {
-	local file mode drop
+	local file mode drop unit
 	while IFS= read -r file; do
 		mode=644
 		[[ -x "$file" ]] && mode=755
@@ -168,7 +168,9 @@ put_files() {
 	done < <(find "$here/rootfs" -type f | sort)
 	drop=$(mktemp)
 	drop_in >"$drop"
-	put "$drop" /usr/lib/systemd/system/lineguard@.service.d/target.conf 644
+	for unit in lineguard@ lineguard-engine@; do
+		put "$drop" "/usr/lib/systemd/system/$unit.service.d/target.conf" 644
+	done
 	rm -f "$drop"
 	enable_units
 }
@@ -301,7 +303,7 @@ uninstall() {
 		done
 	fi
 	while IFS= read -r file; do rm -f "$root${file#"$here/rootfs"}"; done < <(find "$here/rootfs" -type f)
-	rm -rf "$root/usr/lib/systemd/system/lineguard@.service.d" "$root/opt/lineguard" \
+	rm -rf "$root"/usr/lib/systemd/system/lineguard{,-engine}@.service.d "$root/opt/lineguard" \
 		"$root/var/cache/lineguard" "$root/usr/libexec/lineguard" "$root/usr/local/bin/lineguard"
 	if [[ -n "$purge" ]]; then
 		rm -rf "$root/etc/lineguard" "$root/var/lib/lineguard" "$root/var/lib/lineguard-identity"

@@ -1,16 +1,21 @@
-"""``lineguard doctor``: what is installed, what is missing, and what mends it."""
+"""``lineguard doctor``: what is installed, what is missing or unsafe, and what mends it."""
 
 import importlib.util
 import platform
 import shutil
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 
 from pipeline.bundle import MANIFEST, open_bundle
+from pipeline.cli.findings import Finding
 from pipeline.cli.output import JsonFile, said_to_people, write_json
-from pipeline.errors import LineguardError
+from pipeline.cli.security import Machine, as_json, examine
+from pipeline.errors import ConfigError, LineguardError
 from pipeline.shipped import shipped
 
 REQUIRED = ("numpy", "paho-mqtt", "pydantic", "PyYAML", "typer")
@@ -31,41 +36,49 @@ OPTIONAL = {
 LEAST_FREE_GB = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the doctor's list; ``mend`` is the command that mends what is not well."""
-
-    name: str
-    well: bool
-    said: str
-    mend: str = ""
-    needed: bool = True
-
-
-def doctor(json: JsonFile = None) -> None:
+def doctor(
+    stations: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Station files to examine; else those in /etc/lineguard."),
+    ] = None,
+    security: Annotated[
+        bool, typer.Option("--security", help="Examine how easily this station is misused.")
+    ] = False,
+    json: JsonFile = None,
+) -> None:
     """Check this machine: packages, shipped models, disk. Exit 1 if something needed is missing.
+
+    With --security: broker, keys, passwords, model, user, clock; one line each.
 
     JSON keys: ok, findings (name, well, said, mend, needed).
     """
     people = said_to_people(json)
-    findings = [*_packages(), _a_runtime(), *_models(), _disk()]
-    people.print(
-        f"lineguard {version('lineguard')}, Python {platform.python_version()}, "
-        f"{platform.system()} {platform.machine()}"
-    )
-    for f in findings:
-        mark = (
-            "[green]well   [/]" if f.well else "[red]missing[/]" if f.needed else "[dim]absent [/]"
+    if stations and not security:
+        raise ConfigError("station files are examined with --security")
+    if security:
+        machine = Machine()
+        findings = examine(stations or machine.stations(), machine)
+    else:
+        findings = [*_packages(), _a_runtime(), *_models(), _disk()]
+        people.print(
+            f"lineguard {version('lineguard')}, Python {platform.python_version()}, "
+            f"{platform.system()} {platform.machine()}"
         )
-        people.print(f"{mark} {f.name}: {f.said}")
-        if f.mend and not f.well:
-            people.print(f"        mend with: {f.mend}", markup=False)
+    for finding in findings:
+        _print(people, finding, absent="WRONG  " if security else "missing")
     ok = all(f.well for f in findings if f.needed)
-    write_json(
-        {"ok": ok, "findings": [{k: getattr(f, k) for k in f.__slots__} for f in findings]}, json
-    )
+    write_json({"ok": ok, "findings": as_json(findings)}, json)
     if not ok:
         raise typer.Exit(1)
+
+
+def _print(people: Console, finding: Finding, absent: str) -> None:
+    mark, style = ("well   ", "green") if finding.well else (absent, "red")
+    if not finding.well and not finding.needed:
+        mark, style = ("absent ", "dim") if absent == "missing" else ("mind   ", "yellow")
+    people.print(f"[{style}]{mark}[/] {escape(f'{finding.name}: {finding.said}')}", soft_wrap=True)
+    if finding.mend and not finding.well:
+        people.print(f"        mend with: {finding.mend}", markup=False, soft_wrap=True)
 
 
 def _packages() -> list[Finding]:

@@ -15,6 +15,7 @@ import typer
 from pipeline import signing
 from pipeline.cli.output import JsonFile, console, said_to_people, write_json
 from pipeline.errors import ConfigError, UpdateError
+from pipeline.trial import Bounds
 from pipeline.update import order as orders
 from pipeline.update.kinds import AppKind, ModelKind
 from pipeline.update.slots import Slots
@@ -45,6 +46,9 @@ Keys = Annotated[
     list[Path], typer.Option("--key", help="File of a trusted public key; may be given again.")
 ]
 Runtime = Annotated[str, typer.Option(help="Runtime that a new model is proved with.")]
+Trial = Annotated[
+    int, typer.Option(min=5, max=3600, help="A new model must have proved itself within so long.")
+]
 Restart = Annotated[str, typer.Option(help="Command that lets the station run the new release.")]
 Ports = Annotated[
     list[int], typer.Option("--health-port", help="health.port of each station file; all count.")
@@ -63,6 +67,7 @@ def apply(
     kind: Updated = What.model,
     folder: Folder = None,
     runtime: Runtime = "onnx",
+    trial_s: Trial = Bounds().seconds,
     restart: Restart = RESTART,
     steady_s: Steady = 60.0,
     probation_s: Probation = 300.0,
@@ -81,7 +86,8 @@ def apply(
     slots = Slots(folder or FOLDERS[kind])
     was = slots.at("current")
     watch = _watch(restart, health_port, steady_s, probation_s)
-    updater = Updater(slots, _kind(kind, target, runtime), signing.read_trust(key), target, watch)
+    made = _kind(kind, target, runtime, Bounds(seconds=trial_s))
+    updater = Updater(slots, made, signing.read_trust(key), target, watch)
     offered = source_of(source)
     if if_newer and not updater.is_news(offered):
         said_to_people(json).print("nothing newer is offered")
@@ -162,8 +168,8 @@ def make(
     console.print(f"{folder}: {len(page.files)} files, {size:.1f} MB, signed")
 
 
-def _kind(kind: What, target: str, runtime: str) -> Kind:
-    return ModelKind(runtime) if kind is What.model else AppKind(target)
+def _kind(kind: What, target: str, runtime: str, bounds: Bounds | None = None) -> Kind:
+    return ModelKind(runtime, bounds=bounds) if kind is What.model else AppKind(target)
 
 
 def _settler(kind: What, folder: Path | None, watch: Watch) -> Updater:

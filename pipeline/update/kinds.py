@@ -23,12 +23,16 @@ class ModelKind:
     Args:
         runtime: kind of the runtime that will run it.
         artefact: name of the artefact, or None for the first one that the runtime may run.
+        bounds: what the child process may take; an engine that is built takes minutes.
     """
 
     name = "model"
 
-    def __init__(self, runtime: str, artefact: str | None = None) -> None:
+    def __init__(
+        self, runtime: str, artefact: str | None = None, bounds: Bounds | None = None
+    ) -> None:
         self._runtime = runtime
+        self._bounds = bounds or Bounds()
         self._artefact = artefact
 
     def stage(self, payload: Path, release: Path) -> None:
@@ -44,7 +48,7 @@ class ModelKind:
             chosen = bundle.artefact_for(self._runtime, self._artefact)
             least = min(t.unsure for t in bundle.manifest.thresholds.values())
             options = plugins.load("runtimes", self._runtime).Options()
-            try_model(bundle, self._runtime, options, bundle.name_of(chosen), least, Bounds())
+            try_model(bundle, self._runtime, options, bundle.name_of(chosen), least, self._bounds)
         except LineguardError as error:
             raise UpdateError(f"the new model does not prove itself: {error}") from error
 

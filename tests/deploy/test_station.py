@@ -55,10 +55,11 @@ def test_systemd_has_nothing_to_say_against_the_units(installed: Path) -> None:
     assert done.returncode == 0 and not ours, done.stderr
 
 
-def test_a_station_is_hardly_exposed() -> None:
+@pytest.mark.parametrize("unit", ["lineguard@.service", "lineguard-engine@.service"])
+def test_a_station_is_hardly_exposed(unit: str) -> None:
     done = run(
         tool("systemd-analyze"), "security", "--offline=true", f"--threshold={EXPOSED_AT_MOST}",
-        UNITS / "lineguard@.service",
+        UNITS / unit,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-300:]
 
@@ -76,7 +77,7 @@ def test_every_command_that_a_unit_starts_exists() -> None:
     for unit in UNITS.glob("*.service"):
         for words in re.findall(r"^ExecStart=-?/opt/\S+/lineguard (.*)", unit.read_text(), re.M):
             command = [w for w in words.split() if re.fullmatch("[a-z]+", w)][
-                : 2 if "update" in words else 1
+                : 2 if words.split()[0] in ("update", "models") else 1
             ]
             options = set(re.findall(r"--[a-z-]+", words))
             page = run(sys.executable, "-m", "pipeline", *command, "--help").stdout
@@ -87,6 +88,20 @@ def test_a_wrong_station_file_is_not_tried_again_and_a_hang_is_noticed() -> None
     unit = (UNITS / "lineguard@.service").read_text()
     assert "RestartPreventExitStatus=78" in unit
     assert "Restart=always" in unit and "WatchdogSec=" in unit and "Type=notify" in unit
+
+
+def test_an_engine_is_built_before_the_station_and_with_its_hardening() -> None:
+    station, engine = (
+        (UNITS / f"{name}@.service").read_text() for name in ("lineguard", "lineguard-engine")
+    )
+    assert "Wants=lineguard-firstboot.service lineguard-engine@%i.service" in station
+    assert "Before=lineguard@%i.service" in engine
+
+    def hardening(unit: str) -> list[str]:
+        part = unit.split("# Hardening.")[1].split("[Install]", 1)[0]
+        return [line for line in part.splitlines() if "=" in line]
+
+    assert hardening(engine) == hardening(station)
 
 
 def test_the_firewall_can_be_read(installed: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -53,7 +53,7 @@ class Break:
 
 
 class Connection:
-    """Speaks MQTT 5 with a clean session; it connects, and reconnects, on its own.
+    """Speaks MQTT with a clean session; it connects, and reconnects, on its own.
 
     paho would send again, after a reconnect, what it still holds, while the station offers the
     same records again: two copies. So a new connection starts with paho's queue emptied.
@@ -82,6 +82,8 @@ class Connection:
         self._state_order = threading.Lock()
         self._open = threading.Event()
         self._closing = False
+        self._retain_state = options.retain_state
+        self._is_5 = options.version == "5"
         self._client = self._connecting(options, client_id)
 
     def wait(self, seconds: float) -> bool:
@@ -90,7 +92,7 @@ class Connection:
 
     def publish(self, topic: str, event: bytes) -> int:
         """Hand an event over, QoS 1; the answer comes as a note with the number returned here."""
-        return self._client.publish(topic, event, qos=1, properties=_CLOUDEVENT).mid
+        return self._client.publish(topic, event, 1, properties=self._of_5(_CLOUDEVENT)).mid
 
     def state(self, payload: bytes) -> None:
         """Publish a retained state now, and again after every reconnect; never waits."""
@@ -121,15 +123,21 @@ class Connection:
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.max_inflight_messages_set(0)
-        client.will_set(self._state_topic, canonical(OFFLINE), qos=1, retain=True)
-        client.connect_async(options.host, options.port, options.wire_keepalive_s, clean_start=True)
+        client.will_set(self._state_topic, canonical(OFFLINE), qos=1, retain=self._retain_state)
+        start: dict[str, Any] = {"clean_start": True} if self._is_5 else {}
+        client.connect_async(options.host, options.port, options.wire_keepalive_s, **start)
         client.loop_start()
         return client
 
     def _publish_state(self, payload: bytes) -> paho.MQTTMessageInfo:
+        properties = self._of_5(_PLAIN_JSON)
         return self._client.publish(
-            self._state_topic, payload, qos=1, retain=True, properties=_PLAIN_JSON
+            self._state_topic, payload, 1, retain=self._retain_state, properties=properties
         )
+
+    def _of_5(self, properties: Properties) -> Properties | None:
+        """Return properties, which MQTT 3.1.1 does not know."""
+        return properties if self._is_5 else None
 
     # Called by paho's thread. An exception would end it: nothing below may raise.
 
@@ -220,12 +228,15 @@ class Connection:
 
 
 def client_for(options: Options, client_id: str, **settings: Any) -> paho.Client:
-    """Make a client of MQTT 5 with the credentials of the options; it does not connect yet.
+    """Make a client with the credentials and version of the options; it does not connect yet.
 
     Raises:
         ConfigError: the password or a TLS file cannot be read.
     """
-    client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=paho.MQTTv5, **settings)
+    version = MQTTProtocolVersion.MQTTv5
+    if options.version == "3.1.1":
+        version, settings = MQTTProtocolVersion.MQTTv311, {"clean_session": True, **settings}
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=version, **settings)
     client.reconnect_delay_set(1, RECONNECT_MOST_S)
     if options.username is not None:
         client.username_pw_set(options.username, password_of(options))

@@ -62,7 +62,7 @@ class MqttPublisher:
         self._receipts: deque[Receipt] = deque(maxlen=RECEIPTS_KEPT)
         self._collector_is_silent = False
         self._pace = Pace(options.catch_up_per_s, clock or SystemClock())
-        name = f"lineguard.{address.path.replace('/', '.')}"
+        name = options.client_id or f"lineguard.{address.path.replace('/', '.')}"
         receipts = self._topic(f"ack/{options.collector}") if options.collector else None
         self._connection = Connection(options, name, self._topic("state"), receipts)
 
@@ -106,6 +106,8 @@ class MqttPublisher:
             self._connection.close(canonical(STOPPED), GOODBYE_S)
 
     def _topic(self, leaf: str) -> str:
+        if self._options.topic is not None:
+            return self._options.topic.replace("{leaf}", leaf)
         return topic(self._options.root, self._address, leaf)
 
     def _deliver_all(self, records: Sequence[Record], events: Mapping[str, bytes]) -> None:

@@ -4,7 +4,7 @@ import math
 import os
 import ssl
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -32,11 +32,16 @@ class Tls(BaseOptions):
         ca_file: who signed the broker's certificate; None trusts what the system trusts.
         cert_file, key_file: certificate of this station, if the broker asks for one; PEM, the
             key without a pass phrase.
+        alpn: protocols that are offered while TLS is agreed on; AWS IoT Core on port 443 asks for
+            ``x-amzn-mqtt-ca``.
     """
 
     ca_file: ConfigPath | None = None
     cert_file: ConfigPath | None = None
     key_file: ConfigPath | None = None
+    alpn: Annotated[
+        tuple[Annotated[str, Field(pattern="^[!-~]{1,64}$")], ...], Field(max_length=8)
+    ] = ()
 
     @model_validator(mode="after")
     def _key_has_a_certificate(self) -> "Tls":
@@ -50,6 +55,12 @@ class Options(BaseOptions):
 
     Attributes:
         root: first level of all topics.
+        topic: one for everything instead, for brokers that prescribe it; ``{leaf}`` in it becomes
+            ``inspection``, ``defect`` or ``state``.
+        version: of MQTT. 3.1.1 is for brokers that know no other: there a refused message looks
+            like one that was taken, unless the broker hangs up on it.
+        client_id: under which the broker knows this station; None makes it of the station's levels.
+        retain_state: let the broker keep the newest state for whoever comes later.
         password_file, password_env: where the password stands; never in the station file.
         keepalive_s: within one and a half times this a silent connection counts as lost, at the
             station and in the plant (there from 6 on if the broker is mosquitto 2.0).
@@ -70,6 +81,10 @@ class Options(BaseOptions):
     root: Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}$")] = (
         "lineguard"
     )
+    topic: Annotated[str, Field(pattern="^[^#+\x00-\x1f]{1,256}$")] | None = None
+    version: Literal["5", "3.1.1"] = "5"
+    client_id: Annotated[str, Field(pattern="^[!-~]{1,128}$")] | None = None
+    retain_state: bool = True
     tls: Tls | None = None
     username: str | None = None
     password_file: ConfigPath | None = None
@@ -89,6 +104,12 @@ class Options(BaseOptions):
             raise ValueError("name password_file or password_env, not both")
         if (self.password_file or self.password_env) and not self.username:
             raise ValueError("a password needs a username")
+        return self
+
+    @model_validator(mode="after")
+    def _receipts_have_a_topic(self) -> "Options":
+        if self.collector and (self.topic or self.version != "5"):
+            raise ValueError("a collector answers under root, over MQTT 5: leave topic and version")
         return self
 
     @property
@@ -145,6 +166,8 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     except OSError as error:
         raise ConfigError(f"{tls.ca_file}: no readable CA certificate ({error})") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.alpn:
+        context.set_alpn_protocols(list(tls.alpn))
     if tls.cert_file is not None:
         try:
             # Without a pass phrase OpenSSL would ask for one at the terminal, and wait.

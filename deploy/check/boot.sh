@@ -1,0 +1,293 @@
+#!/usr/bin/env bash
+# Boots a station's disk image in QEMU as a PC would, and does to it what happens in a plant: first
+# boot, a certificate from the plant's CA, a model as a signed update, a hang, a bad update, the power
+# cut in the middle of an update, a restart. A broker on this side hears the verdicts over TLS.
+#
+#   boot.sh [--tree DIR] [--offline WHEELHOUSE]      of build-image.sh
+#
+# Needs root, qemu-system-x86, ovmf, mosquitto, openssl, and what deploy/station/build-image.sh needs;
+# LINEGUARD is the command on this side (default: .venv/bin/lineguard). It emulates the processor,
+# which every machine can: expect a quarter of an hour. Times are those of the emulated machine. QEMU_OPTIONS are handed to QEMU as they are.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+repository=$(cd "$here/../.." && pwd)
+tree="" offline=""
+while (($#)); do
+	case "$1" in
+	--tree | --offline) declare "${1#--}=${2:?$1 needs a value}" && shift ;;
+	*) printf 'boot: unknown option %s\n' "$1" >&2 && exit 2 ;;
+	esac
+	shift
+done
+work=$(mktemp -d)
+disk=$work/station.img
+read -ra lineguard <<<"${LINEGUARD:-$repository/.venv/bin/lineguard}"
+firmware=/usr/share/OVMF/OVMF_CODE_4M.fd
+name="lineguard-lg0001" # of the serial number that the machine tells
+topic=lineguard/v1/lineguard/demo/hall-1/line-1/demo
+
+step() { printf '\n== %s\n' "$*"; }
+figure() { printf '   %s\n' "$*"; }
+wrong() {
+	printf 'WRONG: %s\n' "$*" >&2
+	tail -n 5 "$work/console.log" >&2 || true
+	exit 1
+}
+clean() {
+	kill "${broker:-}" "${listener:-}" 2>/dev/null || true
+	kill -9 "${machine:-}" 2>/dev/null || true
+	rm -rf --one-file-system "$work"
+}
+trap clean EXIT
+# Ask again and again, with a deadline that only a real fault reaches: emulation is slow.
+within() {
+	local until=$((SECONDS + $1)) what=$2
+	shift 2
+	while ! "$@" >"$work/answer.txt" 2>&1; do
+		((SECONDS < until)) || wrong "$what: $(tail -n 3 "$work/answer.txt")"
+		sleep 2
+	done
+}
+guest() {
+	ssh -F none -i "$work/admin" -p "$ssh_port" -o UserKnownHostsFile="$work/known" \
+		-o StrictHostKeyChecking=accept-new -o ConnectTimeout=60 -o LogLevel=ERROR -o BatchMode=yes \
+		-o ControlMaster=auto -o ControlPath="$work/ssh" -o ControlPersist=600 root@127.0.0.1 "$@"
+}
+send() { tar -C "$1" -cf - . | guest "mkdir -p $2 && tar -C $2 --no-same-owner -mxf -"; }
+# The machine's own clock, in seconds since it was switched on: emulation may be slowed or paused.
+clock() { guest cut -d. -f1 /proc/uptime; }
+passed() { printf '%s s' $(($(clock) - since)); }
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+# -- the plant's side -------------------------------------------------------------------------------
+
+make_plant() {
+	step "a plant: authority, broker with TLS, keys of who signs"
+	broker_port=$(free_port) ssh_port=$(free_port)
+	"$repository/docker/demo/certificates.sh" "$work/pki" >/dev/null
+	chmod -R a+rX "$work" "$work/pki"
+	sed "s#/mosquitto/pki#$work/pki#; s#/mosquitto/config#$work#; s#^listener .*#listener $broker_port 127.0.0.1#" \
+		"$repository/docker/demo/mosquitto.conf" >"$work/mosquitto.conf"
+	printf 'user root\n' >>"$work/mosquitto.conf"
+	printf 'user %s\ntopic write %s/#\nuser viewer\ntopic read lineguard/#\n' "$name" "$topic" >"$work/acl"
+	chmod 0600 "$work/acl"
+	mosquitto -c "$work/mosquitto.conf" 2>"$work/broker.log" &
+	broker=$!
+	ssh-keygen -q -t ed25519 -N '' -f "$work/admin"
+	"${lineguard[@]}" models keygen "$work/plant.key" >/dev/null
+}
+
+listen() {
+	mosquitto_sub -h localhost -p "$broker_port" --cafile "$work/pki/ca.crt" --cert "$work/pki/viewer.crt" \
+		--key "$work/pki/viewer.key" -V 5 -q 1 -t "$topic/inspection" >>"$work/heard.jsonl" &
+	listener=$!
+}
+
+make_config() {
+	mkdir "$work/config"
+	cp "$work/admin.pub" "$work/config/authorized_keys"
+	cp "$work/plant.key.pub" "$work/config/updates.pub"
+	cp "$work/pki/ca.crt" "$work/config/ca.crt"
+	cat >"$work/config/update.env" <<-'EOF'
+		SOURCE=/mnt/nothing
+		TARGET=cpu
+		KEYS=--key /etc/lineguard/pki/updates.pub
+		PORTS=--health-port 9464
+	EOF
+	cat >"$work/config/line-1.yaml" <<-EOF
+		station: {enterprise: lineguard, site: demo, area: hall-1, line: line-1, name: demo}
+		camera: {kind: video, path: /var/lib/lineguard/clip.mp4, loop: true}
+		trigger: {kind: presence}
+		model:
+		  bundle: /var/lib/lineguard/models/current
+		  runtime: {kind: onnx}
+		  trust: {keys: [pki/updates.pub]}
+		  trial: {seconds: 1800}
+		parts: {views: 2}
+		recipe: {name: bare-board}
+		store: {path: /var/lib/lineguard/line-1}
+		health: {port: 9464, frozen_ms: 60000}
+		outputs: [{kind: recording}]
+		publishers:
+		  - kind: mqtt
+		    host: broker
+		    port: $broker_port
+		    confirm_s: 30
+		    tls: {ca_file: pki/ca.crt, cert_file: pki/station.crt, key_file: pki/station.key}
+	EOF
+}
+
+# An update on a stick: folder, sequence, and whether the bundle in it is signed.
+make_stick() {
+	mkdir -p "$1"
+	cp -r "$repository/models/boards-n" "$1/payload"
+	printf '%s\n' "$2" >>"$1/payload/README.md"
+	[[ "$3" != signed ]] || "${lineguard[@]}" models sign "$1/payload" --key "$work/plant.key" >/dev/null
+	"${lineguard[@]}" update make "$1" --key "$work/plant.key" --version "$2.0" --sequence "$2" >/dev/null
+}
+
+# -- the machine ------------------------------------------------------------------------------------
+
+switch_on() {
+	local options=()
+	read -ra options <<<"${QEMU_OPTIONS:-}"
+	qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -display none \
+		-serial "file:$work/console.log" -smbios type=1,serial=LG0001 -device virtio-rng-pci \
+		-drive "if=pflash,format=raw,readonly=on,file=$firmware" \
+		-drive "if=pflash,format=raw,file=$work/variables.fd" \
+		-drive "file=$disk,format=raw,if=virtio" -device virtio-net-pci,netdev=plant \
+		-netdev "user,id=plant,hostfwd=tcp:127.0.0.1:$ssh_port-:22" "${options[@]}" &
+	machine=$!
+	within 900 "the machine does not answer over SSH" guest true
+	figure "answers over SSH $(clock) s after it was switched on"
+}
+
+cut_power() {
+	kill -9 "$machine"
+	wait "$machine" 2>/dev/null || true
+	ssh -F none -O exit -o ControlPath="$work/ssh" root@127.0.0.1 2>/dev/null || true
+}
+
+ready() { guest lineguard health --timeout-s 20; }
+station() { guest systemctl show -P "$1" lineguard@line-1; }
+restarted() { (($(station NRestarts) >= 1)); }
+# Read with its chain of hashes checked from the first record to the last.
+records() {
+	guest "cd / && /opt/lineguard/current/bin/python -B -c '
+from pathlib import Path
+from pipeline.store import read_records
+for record in read_records(Path(\"/var/lib/lineguard/line-1\")):
+    print(record.id)'"
+}
+apply() {
+	guest lineguard update apply "$1" --target cpu --key /etc/lineguard/pki/updates.pub --health-port 9464 \
+		--trial-s 1800 --steady-s 5 --probation-s "$2" --restart "'systemctl restart --no-block lineguard@line-1'"
+}
+slot() { guest basename "\$(readlink /var/lib/lineguard/models/$1)"; }
+phase() { guest lineguard update status --json - 2>/dev/null | python3 -c 'import json, sys; print(json.load(sys.stdin)["phase"])'; }
+in_phase() { [[ "$(phase)" == "$1" ]]; }
+heard() { (($(wc -l <"$work/heard.jsonl") > $1)); }
+
+# -- what happens to it -----------------------------------------------------------------------------
+
+first_boot() {
+	step "first boot"
+	switch_on
+	within 300 "no identity" guest test -e /var/lib/lineguard-identity/done
+	[[ $(guest hostname) == "$name" ]] || wrong "its name is $(guest hostname)"
+	[[ $(guest stat -c %a%U%G /etc/lineguard/pki/station.key) == 640rootlineguard ]] || wrong "modes of its key"
+	guest "grep -qx '[0-9a-f]\{32\}' /etc/machine-id" || wrong "no machine id"
+	guest "test \"\$(ls /etc/ssh/ssh_host_*_key)\" = /etc/ssh/ssh_host_ed25519_key" || wrong "its host keys"
+	figure "it is called $name; made its host key and a station key that nobody else has"
+	within 300 "a station without a certificate should say so and stop" guest \
+		"systemctl show -P ExecMainStatus lineguard@line-1 | grep -qx 78"
+	figure "without a certificate: $(guest journalctl -u lineguard@line-1 -o cat | grep -m 1 'lineguard: ')"
+}
+
+enrol() {
+	step "the plant signs its certificate and gives it a model"
+	guest cat /etc/lineguard/pki/station.csr >"$work/station.csr"
+	openssl x509 -req -in "$work/station.csr" -CA "$work/pki/ca.crt" -CAkey "$work/pki/ca.key" -CAcreateserial \
+		-days 2 -extfile <(printf 'extendedKeyUsage=clientAuth') -out "$work/station.crt" 2>/dev/null
+	guest "cat >/etc/lineguard/pki/station.crt" <"$work/station.crt"
+	guest "echo '10.0.2.2 broker' >>/etc/hosts" # the plant's name service
+	guest "cat >/var/lib/lineguard/clip.mp4" <"$repository/tests/replay/drawn.mp4"
+	make_stick "$work/first" 1 signed
+	send "$work/first" /root/first
+	listen
+	since=$(clock)
+	apply /root/first 1200 || wrong "the first model is not taken"
+	ready || wrong "it is not ready"
+	figure "READY with a signed model, $(passed) after the order (the model proved itself twice)"
+	first=$(slot current)
+}
+
+verdicts() {
+	step "verdicts"
+	within 900 "no verdict at the broker" heard 3
+	figure "$(wc -l <"$work/heard.jsonl") verdicts came to the broker over TLS"
+	guest "mkdir -p /tmp/replay && chmod 755 /tmp/replay"
+	send "$repository/tests/replay" /tmp/replay
+	since=$(clock)
+	guest "cd /tmp && runuser -u lineguard -- env HOME=/nonexistent lineguard replay /tmp/replay/drawn.mp4 \
+		--config /opt/lineguard/current/share/lineguard/configs/demo.yaml \
+		--against /tmp/replay/drawn.golden.jsonl" >"$work/replay.txt" ||
+		wrong "the replay differs: $(tail -n 5 "$work/replay.txt")"
+	figure "the clip of the repository: $(grep frames: "$work/replay.txt"), as the golden records, $(passed)"
+}
+
+hang() {
+	step "it hangs"
+	since=$(clock)
+	guest systemctl kill --kill-whom=main -s STOP lineguard@line-1
+	within 600 "nobody noticed" restarted
+	figure "systemd killed it after $(passed) ($(guest journalctl -u lineguard@line-1 -o cat | grep -m 1 -i 'watchdog timeout'))"
+	within 900 "it does not come back" ready
+	figure "READY again after $(passed)"
+}
+
+bad_update() {
+	step "an update with a model that nobody signed"
+	make_stick "$work/bad" 2 unsigned
+	send "$work/bad" /root/bad
+	since=$(clock)
+	! apply /root/bad 240 >"$work/bad.txt" 2>&1 || wrong "it stays at work"
+	[[ $(slot current) == "$first" ]] || wrong "at work: $(slot current)"
+	within 900 "it does not come back" ready
+	figure "went back after $(passed): $(tail -n 1 "$work/bad.txt" | cut -c1-150)"
+}
+
+power_cut() {
+	step "the power is cut in the probation of an update"
+	make_stick "$work/second" 3 signed
+	send "$work/second" /root/second
+	guest sync
+	records >"$work/before.txt"
+	apply /root/second 1200 >"$work/second.txt" 2>&1 &
+	local ordered=$!
+	within 900 "no probation" in_phase probation
+	cut_power
+	wait $ordered || true
+	switch_on
+	within 1200 "the update is not ended" in_phase idle
+	guest "test -e /var/lib/lineguard/models/releases/$(slot current).complete" || wrong "half a release"
+	within 900 "it does not come back" ready
+	records >"$work/after.txt"
+	[[ -z $(comm -23 <(sort "$work/before.txt") <(sort "$work/after.txt")) ]] || wrong "records are lost"
+	figure "$(wc -l <"$work/before.txt") records before are all there; $(slot current) is at work, before it $(slot previous)"
+}
+
+restart() {
+	step "restart"
+	guest systemctl stop lineguard@line-1
+	records | sort >"$work/before.txt"
+	guest systemctl poweroff || true
+	wait "$machine" || true
+	ssh -F none -O exit -o ControlPath="$work/ssh" root@127.0.0.1 2>/dev/null || true
+	switch_on
+	within 900 "it is not ready" ready
+	records | sort >"$work/after.txt"
+	[[ -z $(comm -23 "$work/before.txt" "$work/after.txt") ]] || wrong "records are lost"
+	python3 -c 'import json, sys; print("\n".join(json.loads(l)["id"] for l in sys.stdin))' <"$work/heard.jsonl" |
+		sort -u >"$work/told.txt"
+	[[ -z $(comm -23 "$work/told.txt" "$work/after.txt") ]] || wrong "the broker heard what no record says"
+	figure "$(wc -l <"$work/before.txt") records are all there, their chain whole; all $(wc -l <"$work/told.txt") that the broker heard are among them"
+	guest systemctl poweroff || true
+	wait "$machine" || true
+}
+
+make_plant
+make_config
+step "the image"
+"$repository/deploy/station/build-image.sh" --target cpu --out "$disk" --config "$work/config" --size 4 \
+	--kernel linux-image-cloud-amd64 ${tree:+--tree "$tree"} ${offline:+--offline "$offline"} | tail -n 1
+cp "${firmware/CODE/VARS}" "$work/variables.fd"
+first_boot
+enrol
+verdicts
+hang
+bad_update
+power_cut
+restart
+step "the image does what it says, $SECONDS s in all"

@@ -293,9 +293,9 @@ def evaluate(
 ) -> None:
     """Measure a bundle through the station's own detector and rules.
 
-    JSON keys: set, pictures, map50, map50_95, per_class.LABEL.ap50|ap50_95|recall, escapes,
-    overkill, false_alarms, unsure, false_alarm_rate, bundle, runtime; a share is count, of,
-    share, interval.
+    JSON keys: set, pictures, map33, map50, map50_95, per_class.LABEL.ap33|ap50|ap50_95|recall,
+    weakest, escapes, overkill, false_alarms, unsure, false_alarm_rate, bundle, runtime; a share
+    is count, of, share, interval.
     """
     from pipeline.lab.datasets import read_dataset
 
@@ -315,7 +315,12 @@ def evaluate(
     }
     people = said_to_people(json)
     people.print(_class_table(figures))
-    people.print(f"mAP50 {figures['map50']:.4f}   mAP50-95 {figures['map50_95']:.4f}", style="bold")
+    said = ("mAP33", "mAP50", "mAP50-95")
+    keys = ("map33", "map50", "map50_95")
+    people.print(
+        "   ".join(f"{name} {figures[key]:.4f}" for name, key in zip(said, keys, strict=True)),
+        style="bold",
+    )
     for name in ("escapes", "overkill", "false_alarms", "unsure"):
         share = Share(figures[name]["count"], figures[name]["of"])
         people.print(f"{name.replace('_', ' '):<17} {share}")

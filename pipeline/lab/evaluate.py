@@ -93,7 +93,7 @@ def average_precision(looked: Sequence[Looked], labels: Sequence[str]) -> dict[s
         evaluation.accumulate()
     # (IoU 11, recall 101, class, area 4, detections 3); -1 where a class has no true box.
     precision = evaluation.eval["precision"][:, :, :, 0, 2]
-    means = {
+    means: dict[str, Callable[[Any], float | None]] = {
         "ap33": lambda p: _mean(p[0]),
         "ap50": lambda p: _mean(p[1]),
         "ap50_95": lambda p: _mean(p[1:]),

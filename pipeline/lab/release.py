@@ -95,7 +95,7 @@ def release(
     figures = evaluate(bundle, dataset, "test", detector, good, progress)
     metrics = {figures["set"]: figures | {"runtime": detector.runtime.name}}
     bundle = rewrite(bundle, metrics=metrics)
-    report = with_variants(bundle, dataset, good, variants, progress)
+    report = with_variants(bundle, dataset, good, variants, weights, progress)
     return Release(parity, metrics, report)
 
 
@@ -104,15 +104,19 @@ def with_variants(
     dataset: Dataset,
     good: Path | None = None,
     variants: Sequence[Variant] = FOR_PROCESSORS,
+    weights: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Add variants to a bundle, prove all, keep what is green, and write the card.
+
+    Args:
+        weights: the checkpoint the bundle was exported from; some variants need it.
 
     Raises:
         ConfigError: an argument is wrong.
         ModelError: the reference fails, or cannot be quantised.
     """
-    bundle, missing = add_variants(bundle, dataset, variants)
+    bundle, missing = add_variants(bundle, dataset, variants, weights)
     report = prove(bundle, frozen_set(bundle, dataset, good), progress=progress)
     report = report.model_copy(update={"withdrawn": missing})
     manifest, report = without_red(bundle.manifest, report)

@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 
 from pipeline.detector import Detector
 from pipeline.types import Detections, Image, Tensor
+from pipeline.vision.decode import Decoder
 
 
 def _first_convolution(model: Any) -> Any:
@@ -26,30 +27,6 @@ def _with_first_kernel(model: Any, change: Callable[[Any], Any]) -> Any:
     return changed
 
 
-def _with_output(model: Any, nodes: list[Any], constants: dict[str, Any], rows: int) -> Any:
-    """Return a model whose output 'before' goes through nodes that give 'after'."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    graph = changed.graph
-    name = graph.output[0].name
-    for node in graph.node:
-        for place, made in enumerate(node.output):
-            if made == name:
-                node.output[place] = "before"
-    nodes[-1].output[0] = name
-    graph.node.extend(nodes)
-    graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()
-    )
-    graph.output[0].type.tensor_type.shape.dim[1].dim_value = rows
-    onnx.checker.check_model(changed)
-    return changed
-
-
-def _rows(model: Any) -> int:
-    return int(model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
-
-
 def swapped_colours(model: Any) -> Any:
     """The model takes RGB for BGR."""
     return _with_first_kernel(model, lambda kernel: kernel[:, ::-1])
@@ -60,28 +37,21 @@ def wrong_scale(model: Any) -> Any:
     return _with_first_kernel(model, lambda kernel: kernel / np.float32(255))
 
 
-def without_suppression(model: Any) -> Any:
-    """Every defect is listed twice, a little apart, as a head without suppression does."""
-    shift = np.array([1, 1, 1, 1, -0.004, 0], np.float32).reshape(1, 1, 6)
-    nodes = [
-        helper.make_node("Add", ["before", "shift"], ["moved"]),
-        helper.make_node("Clip", ["moved", "least"], ["shown"]),
-        helper.make_node("Concat", ["before", "shown"], ["after"], axis=1),
-    ]
-    constants = {"shift": shift, "least": np.float32(0)}
-    return _with_output(model, nodes, constants, 2 * _rows(model))
-
-
 def permuted_labels(model: Any, classes: int) -> Any:
     """Every class carries the name of the next."""
-    step = np.array([0, 0, 0, 0, 0, 1], np.float32).reshape(1, 1, 6)
-    # Only the last column is taken modulo the classes; the others are far below this number.
-    around = np.array([1e9, 1e9, 1e9, 1e9, 1e9, classes], np.float32).reshape(1, 1, 6)
-    nodes = [
-        helper.make_node("Add", ["before", "step"], ["next"]),
-        helper.make_node("Mod", ["next", "around"], ["after"], fmod=1),
-    ]
-    return _with_output(model, nodes, {"step": step, "around": around}, _rows(model))
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    graph = changed.graph
+    name = graph.output[0].name
+    for node in graph.node:
+        for place, made in enumerate(node.output):
+            if made == name:
+                node.output[place] = "before"
+    order = np.array([*range(4), 4 + classes - 1, *range(4, 4 + classes - 1)], np.int64)
+    graph.initializer.append(numpy_helper.from_array(order, "order"))
+    graph.node.append(helper.make_node("Gather", ["before", "order"], [name], axis=1))
+    onnx.checker.check_model(changed)
+    return changed
 
 
 def broken_scales(model: Any, factor: float = 8.0) -> Any:
@@ -99,6 +69,27 @@ def broken_scales(model: Any, factor: float = 8.0) -> Any:
         values = numpy_helper.to_array(weights[name]) / np.float32(factor)
         weights[name].CopyFrom(numpy_helper.from_array(np.asarray(values, np.float32), name))
     return changed
+
+
+def without_suppression(detector: Detector) -> Detector:
+    """The host lists every box of a head that shows each defect several times."""
+
+    def read(outputs: tuple[Tensor, ...], min_score: float) -> Detections:
+        (rows,) = outputs[0]
+        boxes, scores = rows[:4].T, rows[4:].T
+        half = boxes[:, 2:] / 2
+        xyxy = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
+        strong = scores.max(axis=1) >= min_score
+        label = scores.argmax(axis=1).astype(np.int32)
+        return Detections(xyxy[strong], scores.max(axis=1)[strong], label[strong])
+
+    return Detector(
+        detector.labels,
+        Decoder(read, lambda outputs: None),
+        detector.runtime,
+        detector.artefact,
+        min_score=detector.min_score,
+    )
 
 
 class Stretching:

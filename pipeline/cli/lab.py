@@ -32,7 +32,10 @@ synth = typer.Typer(help="Draw bare boards with defects of known size.", no_args
 app.add_typer(synth, name="synth")
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="A folder that is not there yet, or empty.")]
-Tensorrt = Annotated[bool, typer.Option(help="Make artefacts for TensorRT too.")]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", help="Beside those for processors: tensorrt, litert; repeated."),
+]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same bytes.")]
 
 
@@ -145,7 +148,7 @@ def export(
     data: Annotated[Path, typer.Option(help="data.yaml: thresholds from val, figures from test.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the bundle.")],
     good: Annotated[Path | None, typer.Option(help="Folder of defect-free pictures.")] = None,
-    tensorrt: Tensorrt = False,
+    format: Formats = None,
     json: JsonFile = None,
 ) -> None:
     """Export a trained detector to a bundle: artefacts, thresholds, figures, parity, model card.
@@ -153,9 +156,11 @@ def export(
     JSON keys: torch, metrics (as of evaluate), parity (as of lab parity).
     """
     from pipeline.lab.release import release  # torch loads for seconds
+    from pipeline.lab.variants import variants_for
 
+    variants = variants_for(format or ())
     with Counted("export", "pictures") as shown:
-        done = release(weights, recipe, data, out, good, _variants(tensorrt), shown.progress)
+        done = release(weights, recipe, data, out, good, variants, shown.progress)
     people = said_to_people(json)
     people.print(f"{out}: {done.torch}")
     for name, figures in done.metrics.items():
@@ -174,7 +179,7 @@ def shrink(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle; it is changed.")],
     data: Annotated[Path, typer.Option(help="data.yaml: INT8 from train, parity on val and test.")],
     good: Annotated[Path | None, typer.Option(help="Folder of defect-free pictures.")] = None,
-    tensorrt: Tensorrt = False,
+    format: Formats = None,
     json: JsonFile = None,
 ) -> None:
     """Add half-float and INT8 artefacts to a bundle; those stay that decide as its fp32 one does.
@@ -183,20 +188,14 @@ def shrink(
     """
     from pipeline.lab.datasets import read_dataset
     from pipeline.lab.release import with_variants
+    from pipeline.lab.variants import variants_for
 
+    variants = variants_for(format or ())
     opened = open_bundle(bundle)
     with Counted("parity", "pictures") as shown:
-        report = with_variants(
-            opened, read_dataset(data), good, _variants(tensorrt), shown.progress
-        )
+        report = with_variants(opened, read_dataset(data), good, variants, progress=shown.progress)
     _print_report(said_to_people(json), report)
     write_json(report.model_dump(mode="json"), json)
-
-
-def _variants(tensorrt: bool) -> Any:
-    from pipeline.lab.variants import FOR_PROCESSORS, FOR_TENSORRT
-
-    return (*FOR_PROCESSORS, *FOR_TENSORRT) if tensorrt else FOR_PROCESSORS
 
 
 @app.command()
@@ -293,9 +292,9 @@ def evaluate(
 ) -> None:
     """Measure a bundle through the station's own detector and rules.
 
-    JSON keys: set, pictures, map50, map50_95, per_class.LABEL.ap50|ap50_95|recall, escapes,
-    overkill, false_alarms, unsure, false_alarm_rate, bundle, runtime; a share is count, of,
-    share, interval.
+    JSON keys: set, pictures, map33, map50, map50_95, per_class.LABEL.ap33|ap50|ap50_95|recall,
+    weakest, escapes, overkill, false_alarms, unsure, false_alarm_rate, bundle, runtime; a share
+    is count, of, share, interval.
     """
     from pipeline.lab.datasets import read_dataset
 
@@ -315,7 +314,12 @@ def evaluate(
     }
     people = said_to_people(json)
     people.print(_class_table(figures))
-    people.print(f"mAP50 {figures['map50']:.4f}   mAP50-95 {figures['map50_95']:.4f}", style="bold")
+    said = ("mAP33", "mAP50", "mAP50-95")
+    keys = ("map33", "map50", "map50_95")
+    people.print(
+        "   ".join(f"{name} {figures[key]:.4f}" for name, key in zip(said, keys, strict=True)),
+        style="bold",
+    )
     for name in ("escapes", "overkill", "false_alarms", "unsure"):
         share = Share(figures[name]["count"], figures[name]["of"])
         people.print(f"{name.replace('_', ' '):<17} {share}")

@@ -8,6 +8,7 @@ from pipeline.bundle import Bundle
 from pipeline.proof import Report
 
 CARD = "README.md"
+PRECISIONS = ("ap33", "ap50", "ap50_95")
 
 
 def card(bundle: Bundle) -> str:
@@ -26,7 +27,7 @@ def card(bundle: Bundle) -> str:
             ],
         ),
         _table(
-            "Thresholds, chosen on the validation part",
+            "Thresholds, chosen without the test part",
             ("label", "fail", "unsure"),
             [(label, t.fail, t.unsure) for label, t in m.thresholds.items()],
         ),
@@ -44,22 +45,24 @@ def card(bundle: Bundle) -> str:
 
 def _metrics(name: str, figures: dict[str, Any]) -> str:
     rows = [
-        (label, _number(row["ap50"]), _number(row["ap50_95"]), _share(row["recall"]))
+        (label, *(_number(row[name]) for name in PRECISIONS), _share(row["recall"]))
         for label, row in figures["per_class"].items()
     ]
-    rows.append(("all", _number(figures["map50"]), _number(figures["map50_95"]), ""))
+    rows.append(("all", *(_number(figures[f"m{name}"]) for name in PRECISIONS), ""))
     shares = [
         (key.replace("_", " "), _share(figures[key]))
         for key in ("escapes", "overkill", "false_alarms", "unsure")
     ]
+    if (weakest := figures["weakest"]) is not None:
+        shares.insert(0, (f"recall of the weakest class, {weakest['label']}", _share(weakest)))
     return (
         _table(
             f"Measured on {name} with {figures['runtime']}",
-            ("class", "AP50", "AP50-95", "recall at the fail score"),
+            ("class", "AP33", "AP50", "AP50-95", "recall at the fail score"),
             rows,
         )
         + "\n\n"
-        + _rows(("whole pictures", "share, 95 % interval"), shares)
+        + _rows(("at these thresholds", "share, 95 % interval"), shares)
     )
 
 

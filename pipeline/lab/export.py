@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError, ModelError
 from pipeline.lab import torch_env
 from pipeline.lab.graph import bake_input
 from pipeline.lab.pictures import random_pictures
+from pipeline.lab.versions import versions
 from pipeline.plugins import vendor
 from pipeline.runtimes import onnx as onnx_runtime
 from pipeline.types import Detections, Image, Tensor
@@ -34,7 +35,10 @@ MAX_SCORE = 0.001
 LOOK_FROM = 0.01
 """Detections with a lower score are not compared: they never come near a verdict."""
 
-_DECODER = "yolo-e2e"
+HEADS: Mapping[str, bool | None] = {"yolo-e2e": False, "yolo": None}
+"""What ultralytics' option ``nms`` must be for the head that a decoder reads: the one that lists
+each defect once, or the classic one, whose doubles the decoder drops."""
+
 # Restricted unpickling trips over broken bytes in as many ways as there are bytes.
 _UNREADABLE = (
     AttributeError,
@@ -84,12 +88,13 @@ def export_bundle(
     labels: Sequence[str],
     size: tuple[int, int],
     thresholds: Mapping[str, Threshold],
+    head: str = "yolo-e2e",
     pictures: Sequence[Path] = (),
     data: Sequence[Mapping[str, str]] = (),
     metrics: Mapping[str, Any] | None = None,
     made_with: Mapping[str, Any] | None = None,
 ) -> Parity:
-    """Write the bundle of a trained detector with an end-to-end head.
+    """Write the bundle of a trained detector.
 
     Args:
         weights: checkpoint of ultralytics (.pt), with the labels in the same order.
@@ -98,6 +103,7 @@ def export_bundle(
         labels: class names.
         size: height and width of the input, pixels; multiples of 32.
         thresholds: per label.
+        head: which of the network's heads, by the decoder that reads it: one of HEADS.
         pictures: real pictures to compare on, beside random ones.
         data: names, sources and licences of what it was trained on.
         metrics: what was measured, by name of the set.
@@ -111,21 +117,23 @@ def export_bundle(
         ModelError: artefact and torch differ by more than MAX_BOX_PX or MAX_SCORE.
         MissingExtra: torch, ultralytics, onnx or ONNX Runtime is not installed.
     """
+    if head not in HEADS:
+        raise ConfigError(f"bundle.decoder: '{head}' is none of: {', '.join(HEADS)}")
     trained = _load(weights, labels)
     onnx = vendor("onnx", "lab")
     samples = [*random_pictures(size), *_read(pictures)]
-    reference = _torch_answers(trained, samples, size)
+    reference = _torch_answers(trained, samples, size, head)
     with tempfile.TemporaryDirectory(prefix="lineguard-export-") as scratch:
-        plain = onnx.load(_export(trained, weights, Path(scratch), size))
+        plain = onnx.load(_export(trained, weights, Path(scratch), size, head))
         baked = Path(scratch) / f"{name}.fp32.onnx"
         onnx.save(_without_diary(bake_input(plain)), baked)
-        parity = compare(reference, _onnx_answers(baked, samples, size))
+        parity = compare(reference, _onnx_answers(baked, samples, size, head))
         if not parity.is_good:
             raise ModelError(f"{weights}: the exported model differs from torch: {parity}")
         manifest = _manifest(
             name=name,
             version=version,
-            decoder=_DECODER,
+            decoder=head,
             labels=tuple(labels),
             input=Input(height=size[0], width=size[1]),
             thresholds=dict(thresholds),
@@ -134,7 +142,7 @@ def export_bundle(
             data=tuple(dict(entry) for entry in data),
             metrics=dict(metrics or {}),
             made_with={
-                **torch_env.versions(),
+                **versions(),
                 "weights_sha256": sha256_of(weights),
                 **(made_with or {}),
             },
@@ -209,38 +217,39 @@ def _load(weights: Path, labels: Sequence[str]) -> Any:
     return trained
 
 
-def _export(trained: Any, weights: Path, scratch: Path, size: tuple[int, int]) -> Path:
-    """Export to ONNX: float32 (1, 3, H, W) in, (1, n, 6) out; it lands beside the checkpoint."""
+def _export(trained: Any, weights: Path, scratch: Path, size: tuple[int, int], head: str) -> Path:
+    """Export to ONNX: float32 (1, 3, H, W) in, what the head gives out; beside the checkpoint."""
     copy = scratch / f"weights{weights.suffix}"
     shutil.copyfile(weights, copy)
     ultralytics = torch_env.prepare()
     model = ultralytics.YOLO(str(copy), task=trained.task)
-    # nms=False is the head that needs no suppression; None would take the raw one.
     file = model.export(
-        format="onnx", imgsz=list(size), nms=False, opset=OPSET, simplify=True, device="cpu"
+        format="onnx", imgsz=list(size), nms=HEADS[head], opset=OPSET, simplify=True, device="cpu"
     )
     return Path(file)
 
 
 def _torch_answers(
-    trained: Any, samples: Sequence[Image], size: tuple[int, int]
+    trained: Any, samples: Sequence[Image], size: tuple[int, int], head: str
 ) -> list[Detections]:
     torch = vendor("torch", "lab")
     network = trained.model.float().eval()
-    network.end2end = True
+    network.end2end = head == "yolo-e2e"
     answers = []
     with torch.no_grad():
         for tensor in tensors_of(samples, size):
             rgb = np.ascontiguousarray(tensor[..., ::-1].transpose(0, 3, 1, 2))
             output = network(torch.from_numpy(rgb).float() / 255)
-            answers.append(_decoded(output[0] if isinstance(output, tuple) else output))
+            answers.append(_decoded(output[0] if isinstance(output, tuple) else output, head))
     return answers
 
 
-def _onnx_answers(file: Path, samples: Sequence[Image], size: tuple[int, int]) -> list[Detections]:
+def _onnx_answers(
+    file: Path, samples: Sequence[Image], size: tuple[int, int], head: str
+) -> list[Detections]:
     runtime = onnx_runtime.create(onnx_runtime.Options(), file)
     try:
-        return [_decoded(runtime.infer(tensor)[0]) for tensor in tensors_of(samples, size)]
+        return [_decoded(runtime.infer(tensor)[0], head) for tensor in tensors_of(samples, size)]
     finally:
         runtime.close()
 
@@ -253,8 +262,8 @@ def tensors_of(samples: Sequence[Image], size: tuple[int, int]) -> Iterable[Tens
         yield box.tensor.copy()
 
 
-def _decoded(output: Any) -> Detections:
-    return decoder(_DECODER).read((np.asarray(output),), 0.0)
+def _decoded(output: Any, head: str) -> Detections:
+    return decoder(head).read((np.asarray(output),), 0.0)
 
 
 def _artefact(file: Path) -> Artefact:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,13 @@ from pipeline.lab import pictures
 from pipeline.lab.datasets import Dataset
 from pipeline.lab.evaluate import LEAST_SCORE, check_labels
 from pipeline.lab.parity import compare
+from pipeline.lab.versions import versions
 from pipeline.proof import REPORT, Checked, Report, Run, Waiver
 from pipeline.sealing import rewritten
 
 REFERENCE_RUNTIMES = ("onnx", "openvino", "tensorrt")
 DRAWN = 32
 """Boards that are drawn where no data set is named."""
-
-PACKAGES = ("numpy", "opencv-python", "onnxruntime", "openvino", "tensorrt")
 
 Progress = Callable[[int, int], None]
 
@@ -283,17 +281,11 @@ def _merged(new: Checked, old: Checked | None) -> Checked:
 
 
 def _made_with() -> dict[str, Any]:
-    made: dict[str, Any] = {
+    return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
+        **versions(),
     }
-    for package in PACKAGES:
-        try:
-            made[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return made
 
 
 def _json(page: Any) -> str:

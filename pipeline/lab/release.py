@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ from pipeline.synth.defects import KINDS
 
 RUNTIME = "onnx"
 GOLDEN, GOLDEN_SEED = 4, 21
+JUDGED, JUDGED_SEED = 120, 77
+"""Drawn boards, half of them good, on which thresholds are chosen beside val: it holds no good
+ones."""
+
 COMPARED = 8
 """Validation pictures on which the artefact is compared with torch."""
 
@@ -49,7 +54,7 @@ def release(
     variants: Sequence[Variant] = FOR_PROCESSORS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Release:
-    """Write a bundle: thresholds chosen on the data set's val, figures measured on its test.
+    """Write a bundle: thresholds chosen on val and drawn boards, figures measured on test.
 
     Args:
         weights: checkpoint (.pt); ``made_with.json`` of the run is taken up if it lies beside.
@@ -70,6 +75,7 @@ def release(
         out,
         name=page["name"],
         version=page["version"],
+        head=page.get("decoder", "yolo-e2e"),
         labels=dataset.labels,
         size=tuple(page["size"]),
         data=page.get("data", ()),
@@ -89,7 +95,7 @@ def release(
     figures = evaluate(bundle, dataset, "test", detector, good, progress)
     metrics = {figures["set"]: figures | {"runtime": detector.runtime.name}}
     bundle = rewrite(bundle, metrics=metrics)
-    report = with_variants(bundle, dataset, good, variants, progress)
+    report = with_variants(bundle, dataset, good, variants, weights, progress)
     return Release(parity, metrics, report)
 
 
@@ -98,15 +104,19 @@ def with_variants(
     dataset: Dataset,
     good: Path | None = None,
     variants: Sequence[Variant] = FOR_PROCESSORS,
+    weights: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Add variants to a bundle, prove all, keep what is green, and write the card.
+
+    Args:
+        weights: the checkpoint the bundle was exported from; some variants need it.
 
     Raises:
         ConfigError: an argument is wrong.
         ModelError: the reference fails, or cannot be quantised.
     """
-    bundle, missing = add_variants(bundle, dataset, variants)
+    bundle, missing = add_variants(bundle, dataset, variants, weights)
     report = prove(bundle, frozen_set(bundle, dataset, good), progress=progress)
     report = report.model_copy(update={"withdrawn": missing})
     manifest, report = without_red(bundle.manifest, report)
@@ -122,19 +132,25 @@ def _seal(bundle: Bundle) -> None:
     They are drawn: pictures of a data set may not be passed on.
     """
     if bundle.manifest.labels == KINDS:
-        size = max(bundle.manifest.input.height, bundle.manifest.input.width)
-        with tempfile.TemporaryDirectory(prefix="lineguard-golden-") as scratch:
-            drawn = write_dataset(
-                Path(scratch, "drawn"),
-                images=GOLDEN,
-                good_share=0.0,
-                seed=GOLDEN_SEED,
-                size=size,
-                looks={"binary": 1.0},
-                val_share=0.0,
-            )
-            sealing.add_golden(bundle.path, read_dataset(drawn).pictures("train"))
+        with _drawn(bundle, GOLDEN, 0.0, GOLDEN_SEED) as boards:
+            sealing.add_golden(bundle.path, boards)
     sealing.seal(bundle.path)
+
+
+@contextmanager
+def _drawn(bundle: Bundle, images: int, good_share: float, seed: int) -> Iterator[tuple[Path, ...]]:
+    """Draw black and white boards of the input's size, for as long as they are needed."""
+    with tempfile.TemporaryDirectory(prefix="lineguard-drawn-") as scratch:
+        drawn = write_dataset(
+            Path(scratch, "drawn"),
+            images=images,
+            good_share=good_share,
+            seed=seed,
+            size=max(bundle.manifest.input.height, bundle.manifest.input.width),
+            looks={"binary": 1.0},
+            val_share=0.0,
+        )
+        yield read_dataset(drawn).pictures("train")
 
 
 def _choose_thresholds(
@@ -145,6 +161,9 @@ def _choose_thresholds(
         bundle, RUNTIME, load("runtimes", RUNTIME).Options(), min_score=LEAST_SCORE, unproved=True
     )
     looked = look(pictures, detector, progress)
+    if bundle.manifest.labels == KINDS:
+        with _drawn(bundle, JUDGED, 0.5, JUDGED_SEED) as boards:
+            looked += look(boards, detector, progress)
     chosen = thresholds.choose(looked, bundle.manifest.labels)
     rewrite(bundle, thresholds=chosen)
 

@@ -1,4 +1,4 @@
-"""Chooses, on the validation part, from which score a class makes a part fail or unsure."""
+"""Chooses from which score a class makes a part fail or unsure, on pictures that are not test."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from pipeline.lab.evaluate import MATCH_IOU, Looked
 from pipeline.vision.geometry import iou
 
 LOWEST, HIGHEST = 0.15, 0.70
+FALSE_ALARM_COST = 2.0
+"""A false alarm costs as much as so many missed defects: what is weaker than the fail score is
+UNSURE still, and a line carries far more good parts than bad ones."""
+
 UNSURE_SHARE = 0.6
 """The unsure band reaches down to this share of the fail score."""
 
 
 def choose(looked: Sequence[Looked], labels: Sequence[str]) -> dict[str, Threshold]:
-    """Return per label the fail score with the best F1 on ``looked``, within sane limits.
+    """Return per label the fail score with the best F-measure on ``looked``, within sane limits.
+
+    The measure is van Rijsbergen's with beta^2 = 1 / FALSE_ALARM_COST.
 
     A class that the part does not hold gets the middle of the limits.
     """
@@ -30,8 +36,9 @@ def _threshold(looked: Sequence[Looked], label: int) -> Threshold:
         fail = (LOWEST + HIGHEST) / 2
     else:
         hits = np.cumsum(right)
-        f1 = 2 * hits / (np.arange(1, len(score) + 1) + true)
-        best = f1 >= f1.max() - 1e-9
+        found = np.arange(1, len(score) + 1)
+        measure = (1 + FALSE_ALARM_COST) * hits / (true + FALSE_ALARM_COST * found)
+        best = measure >= measure.max() - 1e-9
         # Between the last score that helps and the next one below lies the best cut.
         last = int(np.flatnonzero(best)[-1])
         below = score[last + 1] if last + 1 < len(score) else 0.0

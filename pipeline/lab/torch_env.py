@@ -2,8 +2,6 @@
 
 import importlib
 import os
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,17 +45,6 @@ def prepare() -> ModuleType:
     ultralytics = vendor("ultralytics", "lab")
     ultralytics.settings.update({"sync": False})
     return ultralytics
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what takes part in training and export, as far as it is installed."""
-    found = {"python": platform.python_version(), "ultralytics": prepare().__version__}
-    for package in ("torch", "onnx", "onnxslim", "onnxruntime", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _cache_dir() -> Path:

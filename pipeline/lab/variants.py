@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.bundle import Artefact, Bundle, sha256_of
-from pipeline.errors import MissingExtra
+from pipeline.errors import ConfigError, MissingExtra
 from pipeline.lab import quantize
 from pipeline.lab.datasets import Dataset
 from pipeline.lab.export import tensors_of
+from pipeline.lab.litert import float_litert
 from pipeline.lab.prove import rewrite
 from pipeline.types import Tensor
 from pipeline.vision.picture import read_picture
@@ -22,19 +23,38 @@ SOURCE = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What variants are made from.
+
+    Attributes:
+        artefact: the fp32 file.
+        size: height and width of its input, pixels.
+        decoder: that reads what it puts out.
+        tensors: training pictures as inputs, for the ranges of activations.
+        weights: the checkpoint (.pt) it was exported from, where that is at hand.
+    """
+
+    artefact: Path
+    size: tuple[int, int]
+    decoder: str
+    tensors: Sequence[Tensor]
+    weights: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to make a smaller artefact.
+    """One way to make another artefact.
 
     Attributes:
         suffix: of its file, after the bundle's name.
-        make: (fp32 file, file to write, calibration tensors) -> the file written.
+        make: (what it is made from, file to write) -> the file written.
     """
 
     name: str
     suffix: str
     runtimes: tuple[str, ...]
     precision: str
-    make: Callable[[Path, Path, Sequence[Tensor]], Path]
+    make: Callable[[Source, Path], Path]
 
 
 FOR_PROCESSORS = (
@@ -43,10 +63,22 @@ FOR_PROCESSORS = (
         "fp16.xml",
         ("openvino",),
         "fp16",
-        lambda source, out, tensors: quantize.half_openvino(source, out),
+        lambda source, out: quantize.half_openvino(source.artefact, out),
     ),
-    Variant("int8", "int8.onnx", ("onnx", "openvino"), "int8", quantize.int8_for_processors),
-    Variant("int8-openvino", "int8.xml", ("openvino",), "int8", quantize.int8_openvino),
+    Variant(
+        "int8",
+        "int8.onnx",
+        ("onnx", "openvino"),
+        "int8",
+        lambda source, out: quantize.int8_for_processors(source.artefact, out, source.tensors),
+    ),
+    Variant(
+        "int8-openvino",
+        "int8.xml",
+        ("openvino",),
+        "int8",
+        lambda source, out: quantize.int8_openvino(source.artefact, out, source.tensors),
+    ),
 )
 # ONNX Runtime stands in where there is no TensorRT: it shows that the file itself is sound.
 FOR_TENSORRT = (
@@ -55,28 +87,54 @@ FOR_TENSORRT = (
         "fp16.tensorrt.onnx",
         ("tensorrt", "onnx"),
         "fp16",
-        lambda source, out, tensors: quantize.half_onnx(source, out),
+        lambda source, out: quantize.half_onnx(source.artefact, out),
     ),
     Variant(
         "int8-tensorrt",
         "int8.tensorrt.onnx",
         ("tensorrt", "onnx"),
         "int8",
-        quantize.int8_for_tensorrt,
+        lambda source, out: quantize.int8_for_tensorrt(source.artefact, out, source.tensors),
     ),
 )
+
+
+def _litert(source: Source, out: Path) -> Path:
+    if source.weights is None:
+        raise MissingExtra("LiteRT is made from the weights (.pt); make it with: lab export")
+    return float_litert(source.weights, out, source.size, source.decoder)
+
+
+FOR_LITERT = (Variant("litert", "fp32.tflite", ("litert",), "fp32", _litert),)
+
+FORMATS = {"tensorrt": FOR_TENSORRT, "litert": FOR_LITERT}
+"""What can be asked for beside FOR_PROCESSORS."""
+
+
+def variants_for(formats: Sequence[str]) -> tuple[Variant, ...]:
+    """Return the variants for processors and for the formats that are named beside.
+
+    Raises:
+        ConfigError: there is no such format.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise ConfigError(f"--format: '{name}' is none of: {', '.join(FORMATS)}")
+    return (*FOR_PROCESSORS, *(variant for name in formats for variant in FORMATS[name]))
 
 
 def add_variants(
     bundle: Bundle,
     dataset: Dataset,
     variants: Sequence[Variant] = FOR_PROCESSORS,
+    weights: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Bundle, dict[str, str]]:
     """Write variants of a bundle's fp32 artefact beside it; none is proved yet.
 
     Args:
         dataset: pictures of its training part set the range of activations.
+        weights: the checkpoint that the fp32 artefact was exported from, or None.
 
     Returns:
         The bundle, opened again, and what could not be made, why.
@@ -85,15 +143,20 @@ def add_variants(
         BundleError: the fp32 artefact is missing or damaged.
         ModelError: it cannot be quantised.
     """
-    source = bundle.checked_file(bundle.manifest.artefacts[SOURCE])
     size = (bundle.manifest.input.height, bundle.manifest.input.width)
-    tensors = _calibration(dataset, size)
+    source = Source(
+        bundle.checked_file(bundle.manifest.artefacts[SOURCE]),
+        size,
+        bundle.manifest.decoder,
+        _calibration(dataset, size),
+        weights,
+    )
     artefacts = dict(bundle.manifest.artefacts)
     missing: dict[str, str] = {}
     for number, variant in enumerate(variants):
         out = bundle.path / f"{bundle.manifest.name}.{variant.suffix}"
         try:
-            variant.make(source, out, tensors)
+            variant.make(source, out)
         except MissingExtra as error:
             missing[variant.name] = str(error)
         else:

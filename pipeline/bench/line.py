@@ -68,7 +68,6 @@ class MeasuredLine:
         self.records: list[Record] = []
         self._publishes = bool(config.publishers)
         self._ahead = _ahead(config.document.model)
-        self._given = 0
         self._recorded_ns: list[int] = []
         self._camera = GatedCamera(pictures, live)
         self._station = build(config, SystemClock(), self._keep, self._camera)
@@ -133,9 +132,8 @@ class MeasuredLine:
         """
         self._target = len(self.records) + count
         self._reached.clear()
-        missing = self._target + self._ahead - self._given
-        self._given += missing
-        self._camera.give(missing, fps)
+        beforehand = self._ahead if not self._camera.exposed_ns else 0
+        self._camera.give(count + beforehand, fps)
 
     def _run(self) -> None:
         try:

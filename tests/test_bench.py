@@ -24,7 +24,7 @@ from pipeline.bench.page import rows_of, write_page
 from pipeline.bench.pictures import boards, in_memory
 from pipeline.bench.plot import bars, curves
 from pipeline.bench.variant import Variant, open_bare, read_variant
-from pipeline.bench.work import Work, usual_station
+from pipeline.bench.work import Loop, Work, usual_station
 from pipeline.bench.worker import Worker
 from pipeline.chaos.line import DECODER
 from pipeline.cli.main import app
@@ -169,6 +169,21 @@ def test_a_line_under_measurement_decides_records_and_publishes_every_part(
     assert len(paced.latency_ms) == len(paced.decided_ns) == 8
     assert len(list(read_records(line.store))) == 20
     assert set(line.verdicts) == {"PASS", "FAIL"}
+
+
+def test_several_workers_are_measured_beside_as_many_bare_runtimes(
+    work: Work, scripted: Variant
+) -> None:
+    both = Variant(
+        "two", scripted.bundle, scripted.runtime, {"model": {"mode": "throughput", "workers": 2}}
+    )
+    bare = open_bare(both)
+    assert bare.name.endswith(" x 2")
+    assert Loop(bare).work(7).count == 7
+    file = usual_station(both, bare, work.folder("line"), None)
+    with MeasuredLine(file, in_memory(SIDE)) as line:
+        assert [line.work(10).count, line.work(10).count] == [10, 10]
+        assert len(line.records) >= 20
 
 
 def test_what_is_not_proved_is_timed_in_a_copy_and_the_bundle_stays_as_it_was(

@@ -24,8 +24,8 @@ from pipeline.bench.worker import Worker
 FPS, DEADLINE_MS = 10.0, 500.0
 """The deadline is the station file's own: gate.deadline_ms."""
 
-MOST = 16
-STEP_S = 12.0
+MOST = 8
+STEP_S = 10.0
 PICTURES = 5
 
 

@@ -30,7 +30,8 @@ from pipeline.errors import LineguardError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = "configs/lab/constraints-cpu.txt"
-FRAMES, QUICK_FRAMES = 40, 8
+FRAMES, QUICK_FRAMES = 30, 8
+LINE_FRAMES = 15
 SIDES = (640, 640)
 
 
@@ -154,7 +155,7 @@ def _beside(work: Work, name: str) -> dict[str, Any]:
             work.rounds,
             lambda *_: None,
         )
-        per_part = _per_part(work, theirs, 8 if work.quick else 30)
+        per_part = _per_part(work, theirs, QUICK_FRAMES if work.quick else LINE_FRAMES)
     return {
         "fps_ratio": ratio([r.per_s for r in us], [r.per_s for r in them]).as_dict(),
         "cpu_ratio": ratio([r.cpu_ms for r in them], [r.cpu_ms for r in us]).as_dict(),

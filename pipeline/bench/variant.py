@@ -23,6 +23,7 @@ from pipeline.runtimes import Runtime
 from pipeline.types import Image
 from pipeline.vision import decode
 from pipeline.vision.letterbox import Letterbox
+from pipeline.workers import cores, shares
 
 JOURNAL = "gate.jsonl"
 
@@ -57,17 +58,25 @@ class Bare:
     """A bundle's artefact in its bare runtime.
 
     Attributes:
+        more: as many runtimes as there are further workers, in the throughput mode.
         proved: False if the bundle's parity report does not let it decide in this way.
     """
 
     bundle: Bundle
     artefact: Artefact
     runtime: Runtime
+    more: tuple[Runtime, ...]
     proved: bool
 
     @property
     def name(self) -> str:
-        return f"{self.runtime.name}/{self.artefact.precision}"
+        workers = f" x {1 + len(self.more)}" if self.more else ""
+        return f"{self.runtime.name}/{self.artefact.precision}{workers}"
+
+    def close(self) -> None:
+        """Free the model."""
+        for runtime in (self.runtime, *self.more):
+            runtime.close()
 
     @property
     def side(self) -> int:
@@ -115,13 +124,25 @@ def open_bare(variant: Variant) -> Bare:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ConfigError(f"'{variant.text}': {where}: {first['msg']}") from error
-    runtime = plugin.create(options, bundle.checked_file(artefact))
+    first, *more = _of_workers(variant, options)
+    file = bundle.checked_file(artefact)
+    runtime = plugin.create(first, file)
     try:
         bundle.require_proof(artefact, runtime.name)
         proved = True
     except BundleError:
         proved = False
-    return Bare(bundle, artefact, runtime, proved)
+    others = tuple(plugin.create(settings, file) for settings in more)
+    return Bare(bundle, artefact, runtime, others, proved)
+
+
+def _of_workers(variant: Variant, options: Any) -> list[Any]:
+    """Return the runtime's options for each worker, as the station shares out the cores."""
+    model = variant.settings.get("model", {})
+    count = (model.get("workers") or cores()) if model.get("mode") == "throughput" else 1
+    if count == 1 or getattr(options, "threads", None) != 0:
+        return [options] * count
+    return [options.model_copy(update={"threads": n}) for n in shares(count, cores())]
 
 
 def measurable(bare: Bare, scratch: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from pipeline.bench.figures import ROUNDS, Progress, Round, timed
 from pipeline.bench.pictures import BOARDS, CLIP_FRAMES, REJECTS, boards
 from pipeline.bench.variant import Bare, Variant, open_bare, recipe_that_rejects, station_file
+from pipeline.runtimes import Runtime
 from pipeline.vision.letterbox import Letterbox
 
 
@@ -81,7 +83,7 @@ class Loop:
     """The bare runtime at work on boards that lie in its input's memory already."""
 
     def __init__(self, bare: Bare) -> None:
-        self._runtime = bare.runtime
+        self._runtimes = (bare.runtime, *bare.more)
         box = Letterbox(*bare.runtime.input_shape[1:3])
         tensors = []
         for image in boards(bare.side):
@@ -90,13 +92,18 @@ class Loop:
         self._tensors = itertools.cycle(tensors)
 
     def work(self, count: int) -> Round:
-        """Infer so many pictures."""
+        """Infer so many pictures, each runtime in a thread of its own where there are several."""
+        left = iter(range(count))  # threads share it: each step of an iterator is one
 
-        def loop() -> None:
-            for _ in range(count):
-                self._runtime.infer(next(self._tensors))
+        def loop(runtime: Runtime) -> None:
+            for _ in left:
+                runtime.infer(next(self._tensors))
 
-        return timed(loop, count)
+        def all_loops() -> None:
+            with ThreadPoolExecutor(len(self._runtimes)) as threads:
+                list(threads.map(loop, self._runtimes))
+
+        return timed(all_loops, count)
 
 
 @contextmanager
@@ -106,7 +113,7 @@ def bare_of(variant: Variant) -> Iterator[Bare]:
     try:
         yield bare
     finally:
-        bare.runtime.close()
+        bare.close()
 
 
 def usual_station(

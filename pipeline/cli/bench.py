@@ -71,7 +71,7 @@ def bench(
         int | None,
         typer.Option(
             min=1000,
-            help="ledger: up to so many; 10,000,000 take 12 GB.",
+            help="ledger: up to so many; 10,000,000 take 20 GB.",
             rich_help_panel=WITH_NUMBERS,
         ),
     ] = None,

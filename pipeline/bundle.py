@@ -375,7 +375,7 @@ def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
     try:
         data = read_bounded(file, MAX_MANIFEST_BYTES)
         # The signature comes first: what nobody vouches for is not even parsed.
-        signed_by = None if trust is None else _signed_by(path, data, trust)
+        signed_by = None if trust is None else signing.bundle_signer(path / SIGNATURE, data, trust)
         manifest = Manifest.model_validate(json_of(data))
     except OSError as error:
         raise BundleError(f"{file}: {error.strerror}; the station must read it") from error
@@ -384,25 +384,6 @@ def open_bundle(path: Path, trust: Trust | None = None) -> Bundle:
     if signed_by is not None and manifest.files is None:
         raise BundleError(f"{file}: signed, but not sealed; sign it with: lineguard models sign")
     return Bundle(path, manifest, hashlib.sha256(data).hexdigest(), signed_by)
-
-
-def _signed_by(path: Path, manifest: bytes, trust: Trust) -> str | None:
-    file = path / SIGNATURE
-    if not file.exists() and not file.is_symlink():
-        if trust.unsigned:
-            return None
-        raise BundleError(
-            f"{path}: this bundle is not signed, and the station runs signed ones only; have it "
-            "signed with: lineguard models sign"
-        )
-    try:
-        page = read_bounded(file, signing.MAX_SIGNATURE_BYTES)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{file}: {_one_line(error)}") from error
-    try:
-        return signing.signer(manifest, page, trust, signing.BUNDLE).id
-    except BundleError as error:
-        raise BundleError(f"{path}: {error}") from error
 
 
 def _one_line(error: Exception) -> str:

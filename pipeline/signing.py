@@ -165,6 +165,34 @@ def signer(message: bytes, page: bytes, trust: Trust, context: bytes) -> PublicK
     return key
 
 
+def bundle_signer(file: Path, manifest: bytes, trust: Trust) -> str | None:
+    """Return the id of the trusted key that signed a bundle; None if nobody did, which is allowed.
+
+    Args:
+        file: the signature, beside the manifest.
+        manifest: the bytes that were signed.
+
+    Raises:
+        BundleError: there is no signature and there must be one, or it is not good.
+    """
+    path = file.parent
+    if not file.exists() and not file.is_symlink():
+        if trust.unsigned:
+            return None
+        raise BundleError(
+            f"{path}: this bundle is not signed, and the station runs signed ones only; have it "
+            "signed with: lineguard models sign"
+        )
+    try:
+        page = read_bounded(file, MAX_SIGNATURE_BYTES)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file}: {_one_line(error)}") from error
+    try:
+        return signer(manifest, page, trust, BUNDLE).id
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
 def _library() -> tuple[Any, type[Exception]]:
     """Return the module of Ed25519 and what it raises for a wrong signature."""
     ed25519 = vendor("cryptography.hazmat.primitives.asymmetric.ed25519", "signing")

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import schema
+from pipeline import interface, schema
 from pipeline.errors import ConfigError, LineguardError, StoreError
 from pipeline.publishers import Address
 from pipeline.schema import EXAMPLE
@@ -196,18 +196,18 @@ def test_every_field_of_a_record_is_described() -> None:
     assert [name for name, rules in properties.items() if not rules.get("description")] == []
 
 
-@pytest.mark.parametrize("name", sorted(schema.documents()))
+@pytest.mark.parametrize("name", sorted(interface.documents()))
 def test_the_committed_documents_are_current(name: str) -> None:
     committed = (DOCS / name).read_text(encoding="utf-8")
-    current = schema.documents()[name]
+    current = interface.documents()[name]
     same = yaml.safe_load(committed) == yaml.safe_load(current)
-    assert same, "run: python -m pipeline.schema docs"
+    assert same, "run: python -m pipeline.interface docs"
 
 
 def test_documents_are_written_where_they_are_wanted(tmp_path: Path) -> None:
-    schema.write_documents(tmp_path)
+    interface.write_documents(tmp_path)
     assert {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*")} == set(
-        schema.documents()
+        interface.documents()
     )
 
 

@@ -87,5 +87,9 @@ def _level(image: Image, box: Box) -> float | None:
     Every channel is a pixel of its own: the white of a lamp lies in all of them.
     """
     x0, y0, x1, y1 = (max(round(v), 0) for v in (box.x0, box.y0, box.x1, box.y1))
-    cut = image[y0:y1:STEP_PX, x0:x1:STEP_PX]
-    return float(np.quantile(cut, BRIGHT_SHARE)) if cut.size else None
+    levels = image[y0:y1:STEP_PX, x0:x1:STEP_PX].ravel()
+    if not levels.size:
+        return None
+    # Every frame asks: NumPy's quantile, which interpolates, takes twice as long.
+    rank = int(BRIGHT_SHARE * (levels.size - 1))
+    return float(np.partition(levels, rank)[rank])

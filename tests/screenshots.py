@@ -23,11 +23,10 @@ import cv2
 import httpx
 import numpy as np
 
-from pipeline.config import load
-from pipeline.shipped import shipped
 from pipeline.store import read_records
-from pipeline.trace import Rerun, rerun, stored_picture
-from pipeline.types import Record, Verdict
+from pipeline.trace import stored_picture
+from pipeline.types import Box, Defect, Record, Verdict
+from pipeline.vision.draw import annotate, marks_of_defects
 from tests.dashboards import token
 
 PAGES = ("line", "quality", "parts", "part", "review", "station", "recipes")
@@ -36,6 +35,7 @@ PHONE = {"width": 390, "height": 844}
 SHOWN_PX = 1024
 QUALITY = 84
 REVIEWED = 8
+MARGIN, BOARD_PX = 40, (560, 590)
 
 
 def main() -> None:
@@ -100,6 +100,7 @@ def _take(url: str, parts: int, out: Path, *, png: bool) -> None:
         page.keyboard.press("Escape")
         page.click("[data-fault=lamp]")
         page.wait_for_selector(".alarm.fault >> text=too dark")
+        page.evaluate("window.scrollTo(0, 0)")
         page.wait_for_timeout(700)
         _keep(page, out / "web-fault", png)
         page.click("[data-fault=lamp]")
@@ -139,23 +140,30 @@ def _keep(page: Any, file: Path, png: bool) -> None:
 
 
 def _verdicts(store: Path, file: Path) -> None:
-    """Show two boards, one that failed and one that passed, as the model sees them again."""
+    """Show two boards with what counted against them: one that failed, one that passed."""
     records = [r for r in read_records(store) if r.image is not None and r.image_box is not None]
-    failed = max(
-        (r for r in records if r.image_verdict is Verdict.FAIL), key=lambda r: len(r.defects)
-    )
-    passed = next(r for r in records if r.image_verdict is Verdict.PASS)
+    failed = next(r for r in records if r.verdict is Verdict.FAIL and 3 <= len(r.reasons) <= 6)
+    passed = next(r for r in records if r.verdict is Verdict.PASS)
     both = [_board(store, record) for record in (failed, passed)]
-    cv2.imwrite(str(file), np.hstack(both), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    gap = np.full((both[0].shape[0], 12, 3), 255, np.uint8)
+    cv2.imwrite(str(file), np.hstack([both[0], gap, both[1]]), [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
 def _board(store: Path, record: Record) -> Any:
-    config = load(shipped("configs/demo.yaml"), {"store": {"path": str(store)}})
-    again: Rerun = rerun(config, record, stored_picture(store, record))
-    box, margin = again.box, 12
-    x0, y0 = max(round(box.x0) - margin, 0), max(round(box.y0) - 40, 0)
-    cut = again.picture[y0 : round(box.y1) + margin, x0 : round(box.x1) + margin]
-    return cv2.resize(cut, (561, 571), interpolation=cv2.INTER_AREA)
+    assert record.image_box is not None
+    picture, box = stored_picture(store, record), Box(*record.image_box)
+    counted = [
+        Defect(d.label, d.score, d.xyxy, d.votes)
+        for d in record.defects
+        if any(reason.startswith(f"{d.label} {d.score:.2f} ") for reason in record.reasons)
+    ]
+    labels = tuple(sorted({d.label for d in record.defects}))
+    caption = f"part {record.part}  {'; '.join(record.reasons[:2]) or f'{record.views} views'}"
+    x0, y0 = max(round(box.x0) - MARGIN, 0), max(round(box.y0) - MARGIN, 0)
+    cut = picture[y0 : round(box.y1) + MARGIN, x0 : round(box.x1) + MARGIN]
+    part = Box(box.x0 - x0, box.y0 - y0, box.x1 - x0, box.y1 - y0)
+    drawn = annotate(cut.copy(), marks_of_defects(counted, part, labels), record.verdict, caption)
+    return cv2.resize(drawn, BOARD_PX, interpolation=cv2.INTER_AREA)
 
 
 if __name__ == "__main__":

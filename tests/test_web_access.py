@@ -1,7 +1,12 @@
 """Who is let in: what is not allowed changes nothing, whoever asks and however."""
 
+import io
+import json
 import socket
+import sqlite3
 import subprocess
+import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +16,14 @@ import pytest
 
 from pipeline.config import StationConfig
 from pipeline.errors import ConfigError
+from pipeline.store import DATABASE
 from pipeline.web.access import FAILURES, MAX_BODY_BYTES, Attempts, Refused
 from pipeline.web.api import operations
 from pipeline.web.board import Board
 from pipeline.web.desk import SESSION_S, Desk, Role
 from pipeline.web.server import Address, check, prepare
 from tests.dashboards import config_in, dashboard, fill, mixed, pictured, record, token
+from tests.test_cameras_pictures import huge_png
 
 PASSWORD = "correct horse battery"
 
@@ -282,6 +289,41 @@ def test_a_picture_that_a_record_places_elsewhere_is_not_served(tmp_path: Path) 
             answer = client.get(f"/api/v1/parts/{one.id}/picture")
             assert answer.status_code == 404
             assert b"secret" not in answer.content
+
+
+def test_a_record_whose_id_is_a_path_is_not_packed_into_an_archive(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    fill(config, [pictured(config, n, "UNSURE", ("open",)) for n in (1, 2)])
+    with sqlite3.connect(config.store_path / DATABASE) as ledger:
+        (body,) = ledger.execute("SELECT body FROM records WHERE number = 2").fetchone()
+        sly = json.loads(body) | {"id": "../../../evil"}
+        ledger.execute(
+            "UPDATE records SET id = ?, body = ? WHERE number = 2", (sly["id"], json.dumps(sly))
+        )
+    with dashboard(config) as client:
+        for format in ("labelstudio", "yolo", "coco"):
+            answer = client.get("/api/v1/reviews/export", params={"format": format})
+            names = zipfile.ZipFile(io.BytesIO(answer.content)).namelist()
+            assert not any(".." in name or name.startswith("/") for name in names)
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused_and_the_dashboard_goes_on(
+    tmp_path: Path,
+) -> None:
+    config = config_in(tmp_path)
+    fill(config, [pictured(config, 1, "UNSURE", ("open",))])
+    (file,) = (config.store_path / "pictures").rglob("*.jpg")
+    huge_png(file)
+    with dashboard(config) as client:
+        path, took_s = f"/api/v1/parts/{a_part(client)}/picture", []
+        for view in ("part", "thumb"):
+            began = time.monotonic()
+            answer = client.get(path, params={"view": view})
+            took_s.append(time.monotonic() - began)
+            assert answer.status_code == 404
+            assert "30000 x 30000" in answer.json()["error"]
+            assert client.get("/healthz").status_code == 200
+    assert max(took_s) < 1, "it was decoded"
 
 
 @pytest.mark.parametrize(

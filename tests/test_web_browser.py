@@ -147,3 +147,52 @@ def test_the_theme_that_was_chosen_stays(page: Any, client: httpx.Client) -> Non
     page.goto(f"{client.base_url}station")
     page.wait_for_selector("tbody tr")
     assert page.evaluate("document.documentElement.dataset.theme") == chosen == "dark"
+
+
+def test_two_tabs_tell_the_same_and_a_review_in_one_is_seen_in_the_other(
+    page: Any, browser: Any, client: httpx.Client, config: StationConfig
+) -> None:
+    other = browser.new_page()
+    other.set_default_timeout(WAIT_MS)
+    with showing(config, Reported()) as window:
+        window.offer(frame(), ())
+        for tab in (page, other):
+            tab.goto(f"{client.base_url}line")
+            tab.wait_for_selector(".pill:not(.off)")
+        fill(config, [record(31, "FAIL", ("short",), run=NEXT_RUN)])
+        for tab in (page, other):
+            tab.wait_for_selector(".dot.FAIL >> text=31")
+    for tab in (page, other):
+        tab.goto(f"{client.base_url}review")
+        tab.wait_for_selector("text=Is this part good?")
+    page.keyboard.press("g")
+    page.wait_for_selector("text=1 reviewed")
+    other.keyboard.press("s")
+    other.wait_for_selector("h2 >> text=Part 29")
+    other.keyboard.press("b")
+    other.wait_for_selector("text=2 reviewed")
+    other.close()
+    assert page.wrong == []
+
+
+def test_a_page_that_was_asleep_for_minutes_is_current_again_at_once(
+    page: Any, client: httpx.Client, config: StationConfig
+) -> None:
+    page.clock.install()
+    with showing(config, Reported()) as window:
+        window.offer(frame(), ())
+        page.goto(f"{client.base_url}line")
+        page.wait_for_selector(".pill:not(.off)")
+        page.context.set_offline(True)
+        page.clock.fast_forward(5 * 60 * 1000)
+        page.wait_for_selector(".pill.fault >> text=No connection")
+        fill(config, [record(31, "FAIL", ("short",), run=NEXT_RUN)])
+        page.context.set_offline(False)
+
+        def is_current() -> bool:
+            window.offer(frame(), ())
+            page.clock.run_for(1000)
+            return bool(page.locator(".pill.good").count())
+
+        until(is_current, "the page's recovery")
+        page.wait_for_selector(".dot.FAIL >> text=31")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ PARTS_AT_MOST = 5000
 IN_MEMORY_BYTES = 16 << 20
 PIECE_BYTES = 1 << 16
 QUALITY = 95
+PLAIN_NAME = re.compile("[0-9A-Za-z_-]{1,64}")
 
 
 Boxed = tuple[str, tuple[float, ...]]
@@ -205,14 +207,13 @@ FORMATS: Mapping[str, Format] = {
 def _packed(
     board: Board, archive: zipfile.ZipFile, record: dict[str, Any], review: dict[str, Any] | None
 ) -> Labelled | None:
-    file = board.ledger.picture_file(record["image"])
-    if file is None or record.get("image_box") is None:
-        return None
+    name, file = str(record["id"]), board.ledger.picture_file(record["image"])
+    if file is None or record.get("image_box") is None or not PLAIN_NAME.fullmatch(name):
+        return None  # a name with a path in it would be unpacked elsewhere
     try:
         picture = paint.cut_out(read_picture(file), record)
     except ConfigError:
         return None  # damaged on the disk; its record says what it was
-    name = str(record["id"])
     archive.writestr(f"images/{name}.jpg", encode_jpeg(picture, QUALITY))
     size, known = (picture.shape[1], picture.shape[0]), board.bundle.manifest.labels
     found = tuple(

@@ -139,7 +139,7 @@ def pareto(index: Index, hours: int, now_ms: int) -> list[dict[str, Any]]:
     """Return the labels of rejected parts, the most frequent first."""
     rows = index.rows(
         "SELECT label, sum(parts), sum(defects) FROM labels WHERE hour > ? GROUP BY label "
-        "ORDER BY 2 DESC",
+        "ORDER BY 3 DESC, 2 DESC",
         (now_ms // HOUR_MS - hours,),
     )
     return [{"label": label, "parts": parts, "defects": found} for label, parts, found in rows]

@@ -8,7 +8,7 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pipeline.readiness import RECEIVER
+from pipeline.readiness import DEGRADING, RECEIVER
 from pipeline.web.board import Board
 from pipeline.web.health import judge
 
@@ -130,7 +130,7 @@ def _ledger(board: Board) -> dict[str, str]:
 def _others(faults: dict[str, str]) -> list[dict[str, str]]:
     known = ("camera", "inspect")
     return [
-        _row(part.capitalize(), "fault", said)
+        _row(part.capitalize(), "warning" if part.startswith(DEGRADING) else "fault", said)
         for part, said in faults.items()
         if part not in known and not part.startswith(RECEIVER)
     ]

@@ -70,7 +70,7 @@ export function colourOf(label, labels) {
 
 export const words = (label) => label.replaceAll("_", " ");
 export const count = (n) => Number(n || 0).toLocaleString("en-GB").replaceAll(",", "\u202f");
-export const percent = (x, digits = 1) => (x === null || x === undefined ? "–" : `${(100 * x).toFixed(digits)} %`);
+export const percent = (x, digits = 1) => (x === null || x === undefined ? "–" : `${(100 * x).toFixed(digits)}\u00a0%`);
 export const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 export const stamp = (ms) => `${new Date(ms).toLocaleDateString("en-CA")} ${clock(ms)}`;
 

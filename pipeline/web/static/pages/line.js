@@ -49,7 +49,7 @@ export async function show(main, { feed, person }) {
     veil.hidden = health.trusted;
     veil.textContent = health.title;
     big(verdict, records[records.length - 1], health);
-    tiles.replaceChildren(...figuresOf(figures, line.latency_ms));
+    tiles.replaceChildren(...figuresOf(figures, line.latency_ms, line.frames));
     const newest = JSON.stringify(records.map((r) => [r.number, r.good]));
     if (newest !== shown) {
       shown = newest;
@@ -83,19 +83,23 @@ function big(box, record, health) {
     h("div", { class: "why" }, why));
 }
 
-function figuresOf(figures, latency) {
+function figuresOf(figures, latency, frames) {
   if (!figures || !figures.verdicts) return [];
   const { verdicts } = figures;
   const interval = figures.yield.interval || [];
   const tiles = VERDICTS.map((v) => tile(v === "UNSURE" ? "Unsure" : v === "PASS" ? "Passed" : "Failed", count(verdicts[v]), "this run", v));
   tiles.push(
-    tile("Yield", percent(figures.yield.share), figures.parts ? `95 % interval ${percent(interval[0], 0).replace(" %", "")}–${percent(interval[1], 0)}` : "no part yet"),
+    tile("Yield", percent(figures.yield.share), figures.parts ? `95\u00a0% interval ${percent(interval[0], 0).replace("\u00a0%", "")}–${percent(interval[1], 0)}` : "no part yet"),
     tile("Rate", figures.per_minute ? `${figures.per_minute}` : "–", "parts per minute"),
     tile("Latency", latency && latency.p99 !== null ? `${Math.round(latency.p99)} ms` : "–", "99th percentile"));
   if (figures.truth) {
     const { escapes, overkill } = figures.truth;
     tiles.push(tile("Escapes", count(escapes.count), `of ${count(escapes.of)} bad parts`, escapes.count ? "FAIL" : ""),
       tile("Overkill", count(overkill.count), `of ${count(overkill.of)} good parts`, overkill.count ? "UNSURE" : ""));
+    if (frames) {
+      const dropped = Object.values(frames.dropped || {}).reduce((a, b) => a + b, 0);
+      tiles.push(tile("Frames", count(frames.captured), `${count(dropped)} not looked at`));
+    }
   }
   if (figures.behind > 0) tiles.push(tile("Catching up", count(figures.behind), "records to index"));
   return tiles;

@@ -43,6 +43,7 @@ export async function show(main, { person }) {
   const next = async () => {
     wrong = [];
     note.value = "";
+    found = null; // until the next part is shown, a key means nothing
     if (!queue.length) await load();
     const head = queue.shift();
     found = head ? await ask(`/parts/${head.id}`) : null;

@@ -12,7 +12,7 @@ export async function show(main, { person }) {
   const audit = h("tbody");
   const said = h("div");
   main.append(h("div", { class: "head" }, h("h1", {}, "Station")), said, h("div", { class: "two" },
-    card("Parts of the station", h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["", "State", "What it says", "What to do"].map((t) => h("th", {}, t)))), rows)), { class: "wide" }),
+    card("Parts of the station", h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["", "State", "What it says, and what to do"].map((t) => h("th", {}, t)))), rows)), { class: "wide" }),
     card("Frames and time", frames), card("Software", versions),
     card("What is running", identity, { class: "wide" }),
     person.role === "engineer" ? card("Who changed what", h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Time", "Who", "What", ""].map((t) => h("th", {}, t)))), audit)), { class: "wide" }) : null));
@@ -20,7 +20,7 @@ export async function show(main, { person }) {
     try {
       const a = await ask("/station");
       said.replaceChildren();
-      rows.replaceChildren(...a.rows.map((r) => h("tr", {}, h("td", {}, h("b", {}, r.name)), h("td", {}, h("span", { class: `level ${r.level}` }, WORDS[r.level])), h("td", {}, r.said), h("td", {}, r.mend))));
+      rows.replaceChildren(...a.rows.map((r) => h("tr", {}, h("td", {}, h("b", {}, r.name)), h("td", {}, h("span", { class: `level ${r.level}` }, WORDS[r.level])), h("td", {}, r.said, r.mend ? h("div", { class: "mend" }, r.mend) : null))));
       const f = a.frames || {};
       const dropped = Object.entries(f.dropped || {}).map(([why, n]) => `${count(n)} ${why}`).join(", ");
       const ms = (v) => (v === null || v === undefined ? "–" : `${v.toFixed(1)} ms`);

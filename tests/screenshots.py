@@ -1,0 +1,170 @@
+"""Takes the pictures of docs/images anew: the demo, visited by a browser, in light and in dark.
+
+    python -m tests.screenshots --out docs/images
+
+It needs playwright and Debian's chromium. The line runs for a while first, so that every page has
+something to show, and some parts are reviewed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+
+from pipeline.store import read_records
+from pipeline.trace import stored_picture
+from pipeline.types import Box, Defect, Record, Verdict
+from pipeline.vision.draw import annotate, marks_of_defects
+from tests.dashboards import token
+
+PAGES = ("line", "quality", "parts", "part", "review", "station", "recipes")
+SIZE = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+SHOWN_PX = 1024
+QUALITY = 84
+REVIEWED = 8
+MARGIN, BOARD_PX = 40, (560, 590)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--parts", type=int, default=110, help="that pass before the first picture")
+    parser.add_argument("--png", action="store_true", help="as they are, not as small JPEG files")
+    wanted = parser.parse_args()
+    wanted.out.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="lineguard-shots-") as folder:
+        store = Path(folder) / "store"
+        words = ["demo", "--boards", "100000", "--port", "0", "--store", str(store)]
+        log = Path(folder) / "log"
+        with log.open("w") as stream:
+            demo = subprocess.Popen(
+                [sys.executable, "-m", "pipeline", *words],
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )
+        try:
+            _take(_address(log), wanted.parts, wanted.out, png=wanted.png)
+        finally:
+            demo.send_signal(signal.SIGINT)
+            demo.wait(60)
+        _verdicts(store, wanted.out / "verdicts.jpg")
+
+
+def _address(log: Path) -> str:
+    while True:
+        for line in log.read_text().splitlines():
+            if line.startswith("dashboard: "):
+                return line.split()[1]
+        time.sleep(0.1)
+
+
+def _take(url: str, parts: int, out: Path, *, png: bool) -> None:
+    with httpx.Client(base_url=url, timeout=30) as client:
+        while (client.get("/api/v1/line").json().get("figures") or {}).get("parts", 0) < parts:
+            time.sleep(0.5)
+        part = _reviewed(client)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as running:
+        chromium = running.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        for theme in ("light", "dark"):
+            page = chromium.new_page(viewport=SIZE, color_scheme=theme)
+            for name in PAGES:
+                _open(page, url, name, part)
+                _keep(page, out / f"web-{name}{'-dark' if theme == 'dark' else ''}", png)
+        phone = chromium.new_page(viewport=PHONE, color_scheme="light")
+        for name in PAGES if png else ("line",):
+            _open(phone, url, name, part)
+            _keep(phone, out / f"web-{name}-phone", png)
+        page = chromium.new_page(viewport=SIZE)
+        _open(page, url, "line", part)
+        page.keyboard.press("o")
+        page.wait_for_timeout(500)
+        _keep(page, out / "web-operator", png)
+        page.keyboard.press("Escape")
+        page.click("[data-fault=lamp]")
+        page.wait_for_selector(".alarm.fault >> text=too dark")
+        page.evaluate("window.scrollTo(0, 0)")
+        page.wait_for_timeout(700)
+        _keep(page, out / "web-fault", png)
+        page.click("[data-fault=lamp]")
+        chromium.close()
+
+
+def _reviewed(client: httpx.Client) -> str:
+    """Review some parts; return the id of a failed one with several defects."""
+    found = client.get("/api/v1/parts", params={"limit": 200}).json()["parts"]
+    chosen = [p for p in found if p["verdict"] != "PASS"][10 : 10 + REVIEWED]
+    for n, part in enumerate(chosen):
+        body = {"verdict": "PASS" if n % 5 == 4 else "FAIL"}
+        path = f"/api/v1/parts/{part['id']}/review"
+        client.post(path, json=body, headers=token(client)).raise_for_status()
+    failed = [p for p in found if p["verdict"] == "FAIL" and p["picture"]]
+    return str(max(failed, key=lambda p: len(p["labels"]))["id"])
+
+
+def _open(page: Any, url: str, name: str, part: str) -> None:
+    page.goto(f"{url}parts/{part}" if name == "part" else f"{url}{name}")
+    page.wait_for_selector("#main > *")
+    page.wait_for_selector("#state:not(.off)")
+    page.wait_for_timeout(2500 if name in ("line", "quality") else 1200)
+
+
+def _keep(page: Any, file: Path, png: bool) -> None:
+    shot = page.screenshot()
+    if png:
+        file.with_suffix(".png").write_bytes(shot)
+        return
+    image = cv2.imdecode(np.frombuffer(shot, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    if image.shape[1] > SHOWN_PX:
+        size = SHOWN_PX, round(image.shape[0] * SHOWN_PX / image.shape[1])
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(file.with_suffix(".jpg")), image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+
+
+def _verdicts(store: Path, file: Path) -> None:
+    """Show two boards with what counted against them: one that failed, one that passed."""
+    records = [r for r in read_records(store) if r.image is not None and r.image_box is not None]
+    failed = next(r for r in records if r.verdict is Verdict.FAIL and 3 <= len(r.reasons) <= 6)
+    passed = next(r for r in records if r.verdict is Verdict.PASS)
+    both = [_board(store, record) for record in (failed, passed)]
+    gap = np.full((both[0].shape[0], 12, 3), 255, np.uint8)
+    cv2.imwrite(str(file), np.hstack([both[0], gap, both[1]]), [cv2.IMWRITE_JPEG_QUALITY, 88])
+
+
+def _board(store: Path, record: Record) -> Any:
+    assert record.image_box is not None
+    picture, box = stored_picture(store, record), Box(*record.image_box)
+    counted = [
+        Defect(d.label, d.score, d.xyxy, d.votes)
+        for d in record.defects
+        if any(reason.startswith(f"{d.label} {d.score:.2f} ") for reason in record.reasons)
+    ]
+    labels = tuple(sorted({d.label for d in record.defects}))
+    caption = f"part {record.part}  {'; '.join(record.reasons[:2]) or f'{record.views} views'}"
+    x0, y0 = max(round(box.x0) - MARGIN, 0), max(round(box.y0) - MARGIN, 0)
+    cut = picture[y0 : round(box.y1) + MARGIN, x0 : round(box.x1) + MARGIN]
+    part = Box(box.x0 - x0, box.y0 - y0, box.x1 - x0, box.y1 - y0)
+    drawn = annotate(cut.copy(), marks_of_defects(counted, part, labels), record.verdict, caption)
+    return cv2.resize(drawn, BOARD_PX, interpolation=cv2.INTER_AREA)
+
+
+if __name__ == "__main__":
+    main()

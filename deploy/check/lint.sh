@@ -31,10 +31,14 @@ done
 LINEGUARD_CONFIG=./demo check docker-compose -f docker/compose.yaml -f docker/compose.cpu.yaml \
 	-f docker/compose.demo.yaml config --quiet
 for file in deploy/fleet/k8s/base/[!k]*.yaml; do check kubernetes-validate --quiet --strict "$file"; done
+check hcl2tojson --quiet --output /dev/null docker/docker-bake.hcl
+for target in $(python3 deploy/station/table.py targets); do
+	check deploy/locks/sbom.sh "$target" /dev/null
+done
 if command -v docker-buildx >/dev/null; then # not on PyPI: from the distribution, or with Docker
 	docker-buildx bake -f docker/docker-bake.hcl --print cpu openvino gpu jetson-jp72 jetson-jp62 >/dev/null &&
 		printf 'well    docker-buildx bake --print\n' || failed=1
 else
-	printf 'SKIPPED docker-buildx bake --print: not installed; tests/deploy/test_targets.py reads the file\n'
+	printf 'SKIPPED docker-buildx bake --print: not installed; it was parsed above, and tests/deploy/test_targets.py reads it\n'
 fi
 exit "$failed"

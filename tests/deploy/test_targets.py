@@ -1,6 +1,9 @@
 """Whatever is written down about a target anywhere agrees with deploy/targets.toml."""
 
+import json
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -96,6 +99,42 @@ def test_the_bake_file_names_a_dockerfile_and_a_stage_that_exist(name: str) -> N
     stage = re.search(r'target     = "(.*)"', block)
     assert file and stage
     assert re.search(rf"^FROM \S+ AS {stage[1]}$", (REPOSITORY / file[1]).read_text(), re.M)
+
+
+def bare(value: Any) -> Any:
+    """Return a value of python-hcl2 without the quotes that it keeps."""
+    if isinstance(value, dict):
+        return {bare(k): bare(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [bare(v) for v in value]
+    return value.strip('"') if isinstance(value, str) else value
+
+
+def test_the_bake_file_parses_and_names_nothing_that_is_not_in_it() -> None:
+    hcl2 = pytest.importorskip("hcl2", reason="pip install 'lineguard[deploy]'")
+    page = bare(hcl2.loads((DOCKER / "docker-bake.hcl").read_text()))
+    targets = {name: t for block in page["target"] for name, t in block.items()}
+    groups = {name: g for block in page["group"] for name, g in block.items()}
+    variables = {name for block in page["variable"] for name in block}
+    assert set(targets) == {"_common", *NAMES}
+    assert all(set(group["targets"]) <= set(targets) for group in groups.values())
+    for target in targets.values():
+        assert set(target.get("inherits", [])) <= set(targets)
+        used = re.findall(r"\$\{(\w+)\}", " ".join(target.get("tags", [])))
+        assert set(used) <= variables
+    assert targets["_common"]["attest"] == ["type=sbom", "type=provenance,mode=max"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bill_of_materials_names_every_package_of_a_lock(name: str, tmp_path: Path) -> None:
+    if shutil.which("cyclonedx-py") is None:
+        pytest.skip("cyclonedx-py is not installed; pip install 'lineguard[deploy]'")
+    file = tmp_path / "sbom.json"
+    subprocess.run([str(DEPLOY / "locks" / "sbom.sh"), name, str(file)], check=True)
+    bill = json.loads(file.read_text())
+    lock = (DEPLOY / "locks" / TARGETS[name]["lock"]).read_text()
+    locked = re.findall(r"^([a-z0-9._-]+)(?:\[.*\])?==(\S+)", lock, re.M)
+    assert {(c["name"], c["version"]) for c in bill["components"]} == set(locked)
 
 
 @pytest.mark.parametrize("name", NAMES)

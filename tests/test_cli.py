@@ -186,16 +186,20 @@ def test_nothing_is_written_into_the_home(tmp_path: Path) -> None:
     assert list(home.rglob("*")) == []
 
 
-def test_bench_sets_the_station_against_the_bare_runtime_in_one_run(tmp_path: Path) -> None:
-    words = ("--quick", "--only", "e2e", "--kept", tmp_path / "kept", "--json", "-")
-    done = lineguard("bench", *words, home=tmp_path)
+def test_bench_compares_two_ways_to_run_the_station_and_keeps_what_it_found(
+    tmp_path: Path,
+) -> None:
+    kept = ("--kept", tmp_path / "kept", "--json", "-")
+    words = ("--quick", "--only", "against", "--against", "onnx:threads=1")
+    done = lineguard("bench", *words, *kept, home=tmp_path)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
-    source = figures["sections"]["e2e"]["figures"]["sources"]["memory_640"]
-    assert 0 < source["over_raw"]["min"] <= source["over_raw"]["median"]
-    assert figures["e2e_over_raw"]["memory_640"] == source["over_raw"]["median"]
-    assert source["runtime"] == "onnx/cpu/fp32"
+    found = figures["sections"]["against"]["figures"]
+    assert 0 < found["fps_ratio"]["min"] <= found["fps_ratio"]["median"]
+    assert [side["runtime"] for side in found["sides"]] == ["onnx/cpu/fp32"] * 2
     assert figures["machine"]["cores"] > 0
+    again = lineguard("bench", "--no-measure", *kept, home=tmp_path)
+    assert json.loads(again.stdout) == figures
 
 
 def test_every_command_teaches_itself(tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ from pipeline.trouble import (
 from pipeline.types import Record
 
 LAST_MESSAGE_S = 5.0
+PRODUCT = 33
+"""Layout of the boards that pass: a line makes one product, and its recipe was tried on it, with
+boards of other seeds, before it was released. Mixed layouts are what the model's card speaks of."""
 DISK_MB, PICTURES_MB, RESERVE_MB = 128, 80, 8
 
 
@@ -70,9 +73,22 @@ def scratch_place() -> Iterator[Place]:
         shutil.rmtree(live_folder(place.store), ignore_errors=True)
 
 
-def drawn_line(*, boards: int | None, seed: int, realtime: bool) -> dict[str, Any]:
-    """Return the camera section of a drawn line; ``boards`` None is endless."""
-    return {"kind": "synthetic", "boards": boards, "seed": seed, "realtime": realtime}
+def drawn_line(
+    *, boards: int | None, seed: int, realtime: bool, layout: int | None = PRODUCT
+) -> dict[str, Any]:
+    """Return the camera section of a drawn line.
+
+    Args:
+        boards: how many pass; None is endless.
+        layout: of the product that is made; None gives each board a layout of its own.
+    """
+    return {
+        "kind": "synthetic",
+        "boards": boards,
+        "seed": seed,
+        "realtime": realtime,
+        "layout": layout,
+    }
 
 
 def filmed_line(video: Path, *, endless: bool, realtime: bool) -> dict[str, Any]:

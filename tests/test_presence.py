@@ -38,6 +38,7 @@ class Look:
         flat: False gives the parts a pattern.
         speed: travel per frame, pixels.
         start: where the front of the first part stands at the start.
+        falloff: share of the light that the far end of the view lacks.
     """
 
     belt: int = 60
@@ -50,6 +51,7 @@ class Look:
     start: int = 0
     colour: bool = False
     width: int = WIDTH
+    falloff: float = 0.0
 
     @property
     def ways(self) -> list[int]:
@@ -65,6 +67,7 @@ class Look:
                 scene[32:128, int(start) : int(end)] = self.part
                 if not self.flat:
                     scene[40:120:16, int(start) : int(end)] += 40
+            scene *= np.linspace(1, 1 - self.falloff, self.width)
             scene += self.lamp if i > len(self.ways) // 2 else 0
             scene += random.normal(0, self.noise, scene.shape) if self.noise else 0
             image = np.clip(scene, 0, 255).astype(np.uint8)
@@ -84,6 +87,9 @@ LOOKS = {
     "the lamp is turned up": Look(lamp=40),
     "the lamp is turned down": Look(lamp=-30, noise=2),
     "the lamp flickers by less than the contrast": Look(lamp=5),
+    "light that falls off, and a part before the belt is known": Look(
+        belt=90, falloff=0.125, noise=2, start=-30
+    ),
     "a slow belt": Look(speed=4),
     "a fast belt": Look(speed=80),
     "a patterned part in view at the start": Look(start=200, flat=False),

@@ -336,3 +336,15 @@ def test_a_line_video_carries_its_truth(tmp_path: Path) -> None:
     assert geometry["boards"] == 3
     with pytest.raises(ConfigError, match="new file"):
         write_line_video(tmp_path / "line.mp4", boards=3)
+
+
+def test_boards_of_one_layout_differ_only_where_they_are_damaged() -> None:
+    setup = BeltSetup(layout=3, variety=12, good_share=0.5, defects=(1, 1), look=BINARY)
+    pictures = [BeltScene(seed, setup).picture(i) for seed in (1, 2) for i in range(6)]
+    good = [p.image for p in pictures if not p.defects]
+    assert len(good) >= 2
+    assert all(np.mean(np.abs(g.astype(int) - good[0]) > 64) < 0.01 for g in good)
+    bad = next(p for p in pictures if p.defects)
+    x0, y0, x1, y1 = (int(v) for v in bad.defects[0].xyxy)
+    differs = np.abs(bad.image.astype(int) - good[0]) > 64
+    assert differs[y0:y1, x0:x1].any()

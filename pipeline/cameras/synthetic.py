@@ -29,6 +29,8 @@ class Options(BaseOptions):
         width, height: of the frame, pixels.
         board_px: side of a board, pixels.
         variety: distinct boards that are drawn; after these they come again.
+        layout: number of the layout that all boards share, as the boards of one product do; None
+            gives each a layout of its own.
         look: ``demo`` is copper on green in a camera's light, ``binary`` black on white.
         gray: frames are (H, W) instead of (H, W, 3).
         drop_frames: numbers of exposures that are lost.
@@ -47,6 +49,7 @@ class Options(BaseOptions):
     height: Side = 720
     board_px: Side = 640
     variety: Annotated[int, Field(ge=1, le=1000)] = 24
+    layout: Count | None = None
     look: Literal["demo", "binary"] = "demo"
     gray: bool = False
     drop_frames: tuple[Count, ...] = ()
@@ -146,6 +149,7 @@ def _setup(options: Options) -> BeltSetup:
         good_share=options.good_share,
         boards=options.boards,
         variety=options.variety,
+        layout=options.layout,
         look=optics.DEMO if options.look == "demo" else optics.BINARY,
     )
 

@@ -34,7 +34,13 @@ def demo(
         int | None,
         typer.Option(min=1, help="Boards that pass. Default: endless with a page and a terminal."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another seed shows other boards.")] = 7,
+    seed: Annotated[int, typer.Option(help="Another seed shows other boards.")] = 1,
+    layout: Annotated[
+        int, typer.Option(min=0, help="Which drawn product is made; the recipe is for the default.")
+    ] = demonstration.PRODUCT,
+    mixed: Annotated[
+        bool, typer.Option("--mixed", help="A layout of its own for every board; far harder.")
+    ] = False,
     fast: Annotated[
         bool, typer.Option("--fast/--real-time", help="As fast as it goes, or at a belt's pace.")
     ] = False,
@@ -65,7 +71,13 @@ def demo(
     file = config or shipped("configs/demo.yaml")
     delivered = set()
     endless = web and not fast and boards is None and sys.stdout.isatty()
-    line = _line(video, camera, boards, seed, fast=fast, endless=endless)
+    drawn = demonstration.drawn_line(
+        boards=None if endless else boards or BOARDS,
+        seed=seed,
+        realtime=not fast,
+        layout=None if mixed else layout,
+    )
+    line = _filmed(video, camera, boards, fast=fast, endless=endless) or drawn
     people.print(
         f"line: {_named(line)}  ->  model  ->  verdict  ->  MQTT broker (127.0.0.1)  ->  you"
     )
@@ -99,26 +111,17 @@ def demo(
         write_json(done.figures() | {"delivered": len(delivered)}, json)
 
 
-def _line(
-    video: Path | None,
-    camera: int | None,
-    boards: int | None,
-    seed: int,
-    *,
-    fast: bool,
-    endless: bool,
-) -> dict[str, Any]:
-    """Return the camera section of the line that is shown."""
+def _filmed(
+    video: Path | None, camera: int | None, boards: int | None, *, fast: bool, endless: bool
+) -> dict[str, Any] | None:
+    """Return the camera section of another line than the drawn one, or None."""
     if video is not None and camera is not None:
         raise ConfigError("--video and --camera show one line each; name one of them")
     if (video is not None or camera is not None) and boards is not None:
         raise ConfigError("--boards counts drawn boards; leave it out with --video and --camera")
     if video is not None:
         return demonstration.filmed_line(video, endless=endless, realtime=not fast)
-    if camera is not None:
-        return demonstration.webcam(camera)
-    count = None if endless else boards or BOARDS
-    return demonstration.drawn_line(boards=count, seed=seed, realtime=not fast)
+    return None if camera is None else demonstration.webcam(camera)
 
 
 def _named(line: dict[str, Any]) -> str:

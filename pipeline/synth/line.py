@@ -35,6 +35,7 @@ class BeltSetup:
     defects: tuple[int, int] = (2, 6)  # on a bad board, least and most
     boards: int | None = None  # None: endless
     variety: int = 24  # distinct boards; after these they come again
+    layout: int | None = None  # all boards are of this layout; None: each has one of its own
     direction: Direction = "right to left"
     look: Look = DEMO
     belt_level: int = 52
@@ -212,7 +213,9 @@ class BeltScene:
 
     def _draw_board(self, art: int) -> BoardPicture:
         rng = self._rng("board", art)
-        copper = draw_board(rng, self.setup.board_px).copper
+        layout = self.setup.layout
+        drawn = rng if layout is None else np.random.default_rng((layout, *b"layout"))
+        copper = draw_board(drawn, self.setup.board_px).copper
         defects: tuple[Defect, ...] = ()
         if rng.random() >= self.setup.good_share:
             low, high = self.setup.defects

@@ -23,7 +23,8 @@ Mask = NDArray[np.bool_]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 ABSORB = 0.02
-"""Share by which an empty cell of the belt picture moves to what is seen, per frame."""
+"""Share by which an empty cell of the belt picture moves to what is seen, per frame, once it is
+known; before, it takes the mean of what was seen: the first part may come after a few frames."""
 
 BLIND_FRAMES = 30
 """Frames without an empty slice after which the belt is learned anew: the light changed unseen.
@@ -89,6 +90,8 @@ class Presence:
         self.axis = options.axis
         self._belt: Cells | None = None
         self._empty: Mask = np.zeros(0, np.bool_)
+        self._seen: Cells = np.zeros(0, np.float32)
+        """Frames in which each slice was empty, since its belt was guessed."""
         self._seq = 0
         self._blind = 0
         self._trusted: Cells | None = None
@@ -117,6 +120,7 @@ class Presence:
         if self._belt is None or self._belt.shape != cells.shape:
             self._belt = _belt_profile(cells, self._options.belt)
             self._empty, self._blind = np.zeros(cells.shape[1], np.bool_), 0
+            self._seen = np.zeros(cells.shape[1], np.float32)
             self._trusted, self._learned_level = None, _middle(self._belt)
         self._follow_the_lamp(cells, frame.seq)
         differs = np.abs(cells - self._belt) > self._options.contrast
@@ -162,6 +166,8 @@ class Presence:
         looks = [self._looks_empty(cells, b) for b in belts]
         best = max(range(len(belts)), key=lambda i: np.count_nonzero(looks[i]))
         belt, empty = belts[best], looks[best]
+        if belt is anew:
+            self._seen[:] = 0
         if belt is self._trusted:
             self._trusted = None
         elif self._trusted is None and (belt is anew or self._leaps(belt)):
@@ -193,9 +199,9 @@ class Presence:
         # A slice beside a part may hold its shadow or its blurred edge: it is not learned from.
         near = np.convolve(present, np.ones(5))[2:-2] > 0
         self._empty = ~near
-        self._belt += np.where(self._empty, np.float32(ABSORB), np.float32(0)) * (
-            cells - self._belt
-        )
+        share = np.maximum(1 / (self._seen + 1), np.float32(ABSORB))
+        self._belt += np.where(self._empty, share, np.float32(0)) * (cells - self._belt)
+        self._seen += self._empty
 
     def _parts(
         self, differs: Mask, present: Mask, lane: Image, image: Image

@@ -152,6 +152,7 @@ def make_inspector(config: StationConfig, model: Model) -> Inspector:
         lost_after_frames=parts.lost_after_frames,
         decide_at=parts.decide_at,
         sure_by=parts.sure_by,
+        half_turns=parts.half_turns,
         light=Light(config.document.recipe.brightness, learns=trigger.tracks),
         look=None if model.workers is None else model.workers.look,
     )

@@ -33,11 +33,16 @@ class InView:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A picture of a part that is being looked at."""
+    """A picture of a part that is being looked at.
+
+    Attributes:
+        turned: it is looked at after half a turn; image and box are those before it.
+    """
 
     image: Image
     box: Box
     found: Future[Detections]
+    turned: bool = False
 
 
 @dataclass(slots=True)
@@ -47,7 +52,8 @@ class Case:
     Attributes:
         views: what was found per picture, in the order of the exposures, relative to the part.
         begun: pictures that are being looked at, in the same order.
-        picture, picture_box, picture_view: the view that shows most, and which one it is.
+        picture, picture_box, picture_view: the view that shows most, and which one it is. It is
+            never one that was turned: whoever runs it again sees what the station saw.
         next_view_px: way along the belt after which the next view is taken, from where it was
             first whole.
         places: places on its way where a view was due, taken or not.
@@ -93,9 +99,11 @@ class Case:
 
     def _add(self, view: View) -> None:
         found = view.found.result()
+        if view.turned:
+            found = found.turned(view.image.shape[1], view.image.shape[0])
         self.views.append(found.shifted(-view.box.x0, -view.box.y0))
         strongest = float(found.score.max()) if len(found) else 0.0
-        if strongest > self._strongest:
+        if strongest > self._strongest and not view.turned:
             self._strongest, self.picture, self.picture_box = strongest, view.image, view.box
             self.picture_view = len(self.views) - 1
 

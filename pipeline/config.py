@@ -118,12 +118,15 @@ class PartsSection(_Section):
             soon as it has been looked at often enough, or begins to leave.
         sure_by: a part is looked at no more once its verdict would stay the same if all of its
             scores moved by this much; None looks at all views. ``recipe.min_views`` still holds.
+        half_turns: every second view is turned by 180 degrees before it is looked at; for models
+            trained with mirrored pictures: what only seems a defect seldom does so both ways.
     """
 
     views: Annotated[int, Field(ge=1, le=1000)] = 5
     lost_after_frames: Annotated[int, Field(ge=1, le=1000)] = 3
     decide_at: Annotated[float, Field(gt=0, lt=1)] | None = None
     sure_by: Annotated[float, Field(ge=0, lt=1)] | None = None
+    half_turns: bool = False
 
 
 Milliseconds = Annotated[int, Field(ge=1, le=600_000)]

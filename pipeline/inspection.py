@@ -59,6 +59,7 @@ class Inspector:
         decide_at: share of the frame along the belt where parts are decided, or None.
         sure_by: stop looking at a part once its verdict stays the same if all of its scores move
             by this much; None takes all views. The moment of its verdict stays the same.
+        half_turns: turn every second view of a part by 180 degrees before it is looked at.
         light: judges how the parts are lit; None does not.
         look: begins to look at a part; several pictures may be looked at at once. The verdicts are
             the same and come in the same order, but a verdict whose pictures are not done comes
@@ -78,6 +79,7 @@ class Inspector:
         lost_after_frames: int = 3,
         decide_at: float | None = None,
         sure_by: float | None = None,
+        half_turns: bool = False,
         light: Light | None = None,
         look: Look | None = None,
     ) -> None:
@@ -89,6 +91,7 @@ class Inspector:
         self._views = views
         self._decide_at = decide_at
         self._sure_by = sure_by
+        self._half_turns = half_turns
         self._tracker = BeltTracker(trigger.axis, lost_after_frames)
         self._cases: dict[int, Case] = {}
         self._due: deque[_Due] = deque()
@@ -249,7 +252,13 @@ class Inspector:
 
     def _add_view(self, case: Case, frame: Frame, box: Box) -> None:
         case.last_box = box
-        case.begun.append(View(frame.image, box, self._begin(frame.image, box)))
+        turned = self._half_turns and (len(case.views) + len(case.begun)) % 2 == 1
+        if turned:
+            height, width = frame.image.shape[:2]
+            found = self._begin(frame.image[::-1, ::-1], box.turned(width, height))
+        else:
+            found = self._begin(frame.image, box)
+        case.begun.append(View(frame.image, box, found, turned))
         case.take_in(wait=False)
 
     def _is_sure(self, case: Case) -> bool:

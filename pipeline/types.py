@@ -51,6 +51,10 @@ class Box:
     def as_list(self) -> list[float]:
         return [round(v, 2) for v in (self.x0, self.y0, self.x1, self.y1)]
 
+    def turned(self, width: int, height: int) -> Box:
+        """Return the rectangle as it lies once a picture of that size has made half a turn."""
+        return Box(width - self.x1, height - self.y1, width - self.x0, height - self.y0)
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -101,6 +105,11 @@ class Detections:
         return Detections(
             self.xyxy + np.array([dx, dy, dx, dy], np.float32), self.score, self.label
         )
+
+    def turned(self, width: int, height: int) -> Detections:
+        """Return the same defects as they lie once a picture of that size has made half a turn."""
+        ends = np.array([width, height, width, height], np.float32)
+        return Detections(ends - self.xyxy[:, [2, 3, 0, 1]], self.score, self.label)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Every part is decided exactly once, and what was not seen well enough is UNSURE."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.triggers import Trigger
 from pipeline.triggers.every_frame import EveryFrame
 from pipeline.triggers.presence import Options, Presence
 from pipeline.types import Box, Detections, Frame, Image, Inspection, Verdict
-from tests.doubles import WIDTH, Belt, SpotDetector, frames_of
+from tests.doubles import HEIGHT, WIDTH, Belt, SpotDetector, frames_of
 
 THRESHOLDS = {label: Threshold(fail=0.5, unsure=0.3) for label in SpotDetector.labels}
 PASS, FAIL, UNSURE = Verdict.PASS, Verdict.FAIL, Verdict.UNSURE
@@ -101,6 +102,30 @@ def test_views_are_taken_before_the_line_where_parts_are_decided() -> None:
     decided(inspector(detector, views=3, decide_at=0.5), frames_of(Belt(parts=1).passing(5)))
     assert len(detector.shown) == 3
     assert detector.shown[-1].centre[0] <= WIDTH / 2
+
+
+def test_what_a_turned_view_shows_lies_where_it_was() -> None:
+    frames = frames_of(Belt(parts=1, bad=frozenset({0})).passing(5))
+    ahead, turning = Witness(), Witness()
+    (seen,) = decided(inspector(ahead, views=4), frames)
+    (turned,) = decided(inspector(turning, views=4, half_turns=True), frames)
+    assert turned.defects == seen.defects
+    assert turned.defects[0].votes == 4
+    assert turning.shown[0::2] == ahead.shown[0::2]
+    assert turning.shown[1::2] == [box.turned(WIDTH, HEIGHT) for box in ahead.shown[1::2]]
+
+
+def test_the_picture_that_is_kept_is_none_that_was_turned() -> None:
+    class SeesMoreWhenTurned(SpotDetector):
+        def detect_at(self, image: Image, box: Box) -> Detections:
+            found = super().detect_at(image, box)
+            score = found.score if self.calls % 2 == 0 else found.score / 2
+            return replace(found, score=score)
+
+    frames = frames_of(Belt(parts=1, bad=frozenset({0})).passing(5))
+    (done,) = decided(inspector(SeesMoreWhenTurned(), views=4, half_turns=True), frames)
+    assert done.defects[0].score == pytest.approx(0.9 * 0.75)
+    assert done.picture_verdict is UNSURE, "judged by the weaker view, which was not turned"
 
 
 @pytest.mark.parametrize("bad", [frozenset(), frozenset({0})])

@@ -90,10 +90,6 @@ def test_real_boards_on_a_belt_are_each_seen_once_and_none_escapes(
 
 
 @pytest.mark.data
-@pytest.mark.xfail(
-    strict=True,
-    reason="boards-n 3 takes short tracks at pads for shorts: 2 of 13 good boards fail (goal: 1)",
-)
 def test_at_most_one_good_real_board_is_rejected_as_bad(tmp_path: Path, data_dir: Path) -> None:
     clip = data_dir / "videos" / "boards-line.mp4"
     truth = clip.with_suffix(".truth.jsonl")

@@ -63,7 +63,7 @@ class Inspector:
         light: judges how the parts are lit; None does not.
         look: begins to look at a part; several pictures may be looked at at once. The verdicts are
             the same and come in the same order, but a verdict whose pictures are not done comes
-            with a later call. None looks with ``detector`` at once.
+            with a later call: ``owes``, ``settle``. None looks with ``detector`` at once.
 
     Attributes:
         fault: why what is seen now cannot be trusted, or None; parts in view become UNSURE.
@@ -131,6 +131,19 @@ class Inspector:
         self._decide([t.part.id for t in (*due, *followed.left)], frame.t_ns)
         for track in followed.left:
             del self._cases[track.part.id]
+        return self._settled()
+
+    @property
+    def owes(self) -> bool:
+        """Whether a verdict is due whose pictures are still looked at."""
+        return bool(self._due)
+
+    def settle(self) -> tuple[Inspection, ...]:
+        """Return the parts whose pictures are done by now, without another frame.
+
+        Raises:
+            ModelError: as ``inspect``.
+        """
         return self._settled()
 
     def give_up(self, reason: str, t_ns: int) -> tuple[Inspection, ...]:

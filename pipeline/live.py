@@ -202,6 +202,14 @@ class Watched:
         self._window.offer(frame, (*followed, *(v for v in single if v.part.id not in known)))
         return done
 
+    @property
+    def owes(self) -> bool:
+        """Whether a verdict is due whose pictures are still looked at."""
+        return self._inspector.owes
+
+    def settle(self) -> tuple[Inspection, ...]:
+        return self._inspector.settle()
+
     def give_up(self, reason: str, t_ns: int) -> tuple[Inspection, ...]:
         return self._inspector.give_up(reason, t_ns)
 

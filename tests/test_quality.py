@@ -19,6 +19,7 @@ from pipeline.quality.golden import (
 )
 from pipeline.quality.intervals import Share
 from pipeline.quality.truth import TruePart, compare, read_truth
+from pipeline.quality.truthfile import TruthFile, line_of
 from pipeline.schema import EXAMPLE
 from pipeline.types import Record, Verdict
 
@@ -197,3 +198,25 @@ def test_a_golden_file_that_cannot_be_read_or_written_is_one_line(tmp_path: Path
         read_golden(tmp_path / "absent")
     with pytest.raises(ConfigError, match="cannot write"):
         write_golden(tmp_path / "absent" / "golden", ())
+
+
+def test_of_two_parts_in_view_each_record_gets_its_own_truth(tmp_path: Path) -> None:
+    file = tmp_path / "truth.jsonl"
+    centres = {50: True, 94: False, 138: True}
+    file.write_text(
+        "".join(line_of("run-1", {"centre_frame": f, "good": g}) for f, g in centres.items())
+    )
+    rows = [{"run": "run-1", "first_frame": c - 48, "last_frame": c + 30} for c in centres]
+    told = TruthFile(file).match(list(enumerate(rows)))
+    assert [(number, known.good) for number, known in told] == [(0, True), (1, False), (2, True)]
+
+
+def test_a_record_waits_for_its_truth_and_takes_no_other_part_s(tmp_path: Path) -> None:
+    file = tmp_path / "truth.jsonl"
+    rows = [{"run": "run-1", "first_frame": c - 48, "last_frame": c + 30} for c in (50, 94)]
+    file.write_text(line_of("run-1", {"centre_frame": 50, "good": True}))
+    reader = TruthFile(file)
+    assert [number for number, _ in reader.match(list(enumerate(rows)))] == [0]
+    with file.open("a") as stream:
+        stream.write(line_of("run-1", {"centre_frame": 94, "good": False}))
+    assert [(number, known.good) for number, known in reader.match([])] == [(1, False)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +54,16 @@ class TruthFile:
         return [(number, known) for number, known, _ in found if known is not None]
 
     def _truth(self, record: Mapping[str, Any]) -> Known | None:
+        """Return what is true of a record's part, once.
+
+        Two parts may be in view at a time: the one in whose middle frames the record's lie is
+        meant, and none that an earlier record has had.
+        """
         known = self._known.get(record["run"], {})
-        return _first(
-            known[frame]
-            for frame in range(record["first_frame"], record["last_frame"] + 2)
-            if frame in known
-        )
+        middle = (record["first_frame"] + record["last_frame"]) / 2
+        frames = range(record["first_frame"], record["last_frame"] + 2)
+        frame = min((f for f in frames if f in known), key=lambda f: abs(f - middle), default=None)
+        return None if frame is None else known.pop(frame)
 
     def _read(self) -> None:
         with suppress(OSError), self._file.open("rb") as stream:
@@ -71,7 +75,3 @@ class TruthFile:
                 row = json.loads(line)
                 known = Known(row["good"], tuple(row["defects"]))
                 self._known.setdefault(row["run"], {})[row["centre_frame"]] = known
-
-
-def _first(values: Iterable[Known]) -> Known | None:
-    return next(iter(values), None)

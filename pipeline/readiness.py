@@ -57,9 +57,9 @@ class Readiness:
 
     @property
     def faults(self) -> dict[str, str]:
-        """What is at fault now, by part of the station."""
+        """What is at fault now, by part of the station; first what makes it not ready."""
         with self._lock:
-            return dict(self._faults)
+            return dict(sorted(self._faults.items(), key=lambda f: f[0].startswith(DEGRADING)))
 
     def fault(self, part: str, reason: str, level: int = logging.WARNING) -> None:
         """Note that a part of the station is at fault, or why it still is."""

@@ -16,16 +16,14 @@ from pipeline.assembly import build
 from pipeline.bench.camera import GatedCamera
 from pipeline.bench.figures import Round
 from pipeline.clock import NS_PER_MS, SystemClock
-from pipeline.config import ModelSection, load
+from pipeline.config import load
 from pipeline.errors import LineguardError, StoreError
 from pipeline.store import Outbox
 from pipeline.types import Image, Record
-from pipeline.workers import BEGUN_PER_WORKER, cores
 
 PATIENCE_S = 120.0
 POLL_S = 0.002
 RECEIVER = "mqtt"
-IDLE_STEP_S, IDLE_SHARE = 0.005, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,6 @@ class MeasuredLine:
         self.store = config.store_path
         self.records: list[Record] = []
         self._publishes = bool(config.publishers)
-        self._ahead = _ahead(config.document.model)
         self._recorded_ns: list[int] = []
         self._camera = GatedCamera(pictures, live)
         self._station = build(config, SystemClock(), self._keep, self._camera)
@@ -103,8 +100,7 @@ class MeasuredLine:
         self._give(count)
         self._await_records(PATIENCE_S)
         self._await_delivery()
-        ended = _idle_since() if self._ahead else time.perf_counter()
-        return Round(count, ended - began, time.process_time() - cpu_s)
+        return Round(count, time.perf_counter() - began, time.process_time() - cpu_s)
 
     def pace(self, count: int, fps: float) -> Paced:
         """Show so many parts at a pace, and wait until all that came of them is delivered."""
@@ -125,15 +121,10 @@ class MeasuredLine:
         )
 
     def _give(self, count: int, fps: float | None = None) -> None:
-        """Show so many parts more than were awaited before.
-
-        Where several pictures are looked at at once, a verdict waits for a later frame: as many as
-        can wait are shown beforehand, with the first turn, and have been looked at before the next.
-        """
+        """Show so many parts more."""
         self._target = len(self.records) + count
         self._reached.clear()
-        beforehand = self._ahead if not self._camera.exposed_ns else 0
-        self._camera.give(count + beforehand, fps)
+        self._camera.give(count, fps)
 
     def _run(self) -> None:
         try:
@@ -174,21 +165,3 @@ class MeasuredLine:
 
     def _lost(self) -> int:
         return sum(self._station.tally.dropped.values())
-
-
-def _ahead(model: ModelSection) -> int:
-    """Return how many frames later a verdict comes at most."""
-    if model.mode == "latency":
-        return 0
-    return BEGUN_PER_WORKER * (model.workers or cores()) + 1
-
-
-def _idle_since() -> float:
-    """Wait until this process does next to nothing; return since when, as of ``perf_counter``."""
-    since, cpu_s = time.perf_counter(), time.process_time()
-    while True:
-        time.sleep(IDLE_STEP_S)
-        now, used_s = time.perf_counter(), time.process_time()
-        if used_s - cpu_s < IDLE_SHARE * (now - since):
-            return since
-        since, cpu_s = now, used_s

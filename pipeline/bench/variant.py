@@ -70,8 +70,10 @@ class Bare:
 
     @property
     def name(self) -> str:
+        """What ran; a figure of what no station may run says so wherever it is shown."""
+        doubt = "" if self.proved else " (not proved)"
         workers = f" x {1 + len(self.more)}" if self.more else ""
-        return f"{self.runtime.name}/{self.artefact.precision}{workers}"
+        return f"{self.runtime.name}/{self.artefact.precision}{doubt}{workers}"
 
     def close(self) -> None:
         """Free the model."""

@@ -90,8 +90,8 @@ class ModelSection(_Section):
         self_test_at: local times of day, HH:MM, at which the self-test is repeated: the shifts.
         mode: ``latency`` looks at one picture at a time with all cores: the shortest way to a
             verdict. ``throughput`` looks at several at once, each with its share of the cores: the
-            most pictures per second, for replays and for lines whose parts come closely; a verdict
-            may then wait for the next frame. The records are the same.
+            most pictures per second, for replays and for lines whose parts come closely; a single
+            verdict takes longer. The records are the same.
         workers: how many pictures at once in ``throughput``; 0 takes one per core.
         tiling: a part larger than the model's input is looked at in tiles of that size, at its own
             scale; None scales it down, and small defects with it.
@@ -282,8 +282,8 @@ def load(file: Path, overrides: dict[str, Any] | None = None) -> StationConfig:
     _check_gate(file, chosen)
     if chosen["trigger"].kind == "plc" and document.model.mode == "throughput":
         raise ConfigError(
-            f"{file}: model.mode: with the trigger 'plc' no further frame may come to bring a "
-            "verdict; use latency"
+            f"{file}: model.mode: a part of the trigger 'plc' has a deadline, and must not "
+            "share the cores with others; use latency"
         )
     canonical = json.dumps(document.model_dump(mode="json"), sort_keys=True).encode()
     return StationConfig(

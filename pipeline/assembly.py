@@ -29,13 +29,14 @@ from pipeline.light import Light
 from pipeline.live import Watched, Window, live_folder
 from pipeline.monitor.figures import ModelFacts
 from pipeline.monitor.health import Health
+from pipeline.pictures import Pictures
 from pipeline.publishers import Address, Publisher
 from pipeline.records import Identity, StoredPicture
 from pipeline.rules import Rulebook
 from pipeline.selftest import Question
 from pipeline.signing import Trust, read_trust
 from pipeline.station import Inspects, Station
-from pipeline.store import Ledger, Outbox, Pictures, recorded_parts
+from pipeline.store import Ledger, Outbox, recorded_parts
 from pipeline.trial import Bounds, try_model
 from pipeline.triggers import AnnouncedTrigger, Trigger
 from pipeline.types import Inspection, Record, Verdict

@@ -15,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline import schema
+from pipeline.database import store_errors
 from pipeline.errors import ConfigError, DiskFull
 from pipeline.records import Link
-from pipeline.store import Ledger, recorded_parts, store_errors
+from pipeline.store import Ledger, recorded_parts
 from pipeline.types import Record
 
 log = logging.getLogger(__name__)

@@ -1,32 +1,26 @@
-"""The ledger: every decision in SQLite, chained by hash, an outbox per receiver, and pictures.
+"""The ledger: every decision in SQLite, chained by hash, and an outbox per receiver.
 
 One process writes a ledger at a time. A record is committed (synchronous=FULL) before anybody is
 told of it; the database is the queue, so what was not delivered is still there after any crash.
-Where the disk is full, pictures make room for records: those of good parts first, then the oldest.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from pipeline import schema
-from pipeline.disk import Room, free_bytes, is_full
+from pipeline.database import open_database, store_errors
+from pipeline.disk import Room
 from pipeline.errors import ConfigError, DiskFull, StoreError
-from pipeline.records import GENESIS, Link, StoredPicture
+from pipeline.records import GENESIS, Link
 from pipeline.types import RECORD_SCHEMA, Record
 
 DATABASE = "ledger.sqlite"
-PICTURES = "pictures"
-LEAST_FREE_BYTES = 1 << 17
-"""Below this SQLite's "disk I/O error" means that its shared index found no room."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS records (
@@ -192,80 +186,6 @@ class Outbox:
         self._db.close()
 
 
-class Pictures:
-    """Picture files of a store: a ring within a share of the disk.
-
-    The oldest makes room, those whose name ends in ``GOOD`` before all others: what was rejected
-    is looked at again, what passed hardly ever.
-    """
-
-    GOOD = "-pass"
-
-    def __init__(self, folder: Path, keep_bytes: int) -> None:
-        self._folder = folder
-        self._keep_bytes = keep_bytes
-        self._good: deque[tuple[Path, int]] = deque()
-        self._others: deque[tuple[Path, int]] = deque()
-        self._bytes = 0
-        with store_errors(folder):
-            for file in sorted((folder / PICTURES).rglob("*.jpg")):
-                self._add(file, file.stat().st_size)
-
-    def keep(self, name: str, jpeg: bytes) -> StoredPicture:
-        """Write a picture and wait until it is on the disk.
-
-        Args:
-            name: relative path without suffix; names sort by time.
-
-        Raises:
-            DiskFull: there is no room, also without the older pictures.
-            StoreError: it could not be written.
-        """
-        file = self._folder / PICTURES / f"{name}.jpg"
-        while not self._written(file, jpeg):
-            self._drop_oldest()
-        self._add(file, len(jpeg))
-        with store_errors(file):
-            while self._bytes > self._keep_bytes and len(self._good) + len(self._others) > 1:
-                self._drop_oldest()
-        return StoredPicture(str(file.relative_to(self._folder)), hashlib.sha256(jpeg).hexdigest())
-
-    def _written(self, file: Path, jpeg: bytes) -> bool:
-        """Write a file whole or not at all; return False if dropping another may make room."""
-        try:
-            with store_errors(file):
-                _write_new(file, jpeg)
-        except DiskFull:
-            if not (self._good or self._others):
-                raise
-            return False
-        return True
-
-    def _add(self, file: Path, size: int) -> None:
-        ring = self._good if file.stem.endswith(self.GOOD) else self._others
-        ring.append((file, size))
-        self._bytes += size
-
-    def _drop_oldest(self) -> None:
-        oldest, size = (self._good or self._others).popleft()
-        with store_errors(oldest):
-            oldest.unlink(missing_ok=True)
-        self._bytes -= size
-
-
-def _write_new(file: Path, data: bytes) -> None:
-    """Write a file that is not there yet and wait for the disk; leave none that is cut off."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("xb") as stream:
-        try:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        except OSError:
-            file.unlink(missing_ok=True)
-            raise
-
-
 def newest_run(folder: Path) -> str | None:
     """Return the run of the newest record of a store, or None if there is no record.
 
@@ -368,18 +288,6 @@ def _decoded(folder: Path, body: bytes) -> Record:
         raise StoreError(f"{folder}: {error}; was it written by another lineguard?") from error
 
 
-def open_database(file: Path, synchronous: str = "FULL") -> sqlite3.Connection:
-    """Open or make a database whose commits are on the disk when they return.
-
-    Raises:
-        sqlite3.Error: see ``store_errors``.
-    """
-    db = sqlite3.connect(file, timeout=5.0, check_same_thread=False)
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute(f"PRAGMA synchronous={synchronous}")
-    return db
-
-
 def _locked(file: Path) -> IO[bytes]:
     stream = file.open("ab")
     try:
@@ -390,32 +298,3 @@ def _locked(file: Path) -> IO[bytes]:
             f"{file.parent}: another station writes this store; stop it or name another store.path"
         ) from error
     return stream
-
-
-@contextmanager
-def store_errors(where: Path) -> Iterator[None]:
-    """Turn the errors of database and files into ours.
-
-    Raises:
-        DiskFull: there is no room.
-        StoreError: anything else.
-    """
-    try:
-        yield
-    except sqlite3.Error as error:
-        if _means_full(error, where):
-            raise DiskFull(f"{where}: no room for records: {error}; make room there") from error
-        raise StoreError(f"{where}: the ledger cannot be used: {error}") from error
-    except OSError as error:
-        if is_full(error):
-            raise DiskFull(f"{where}: {error.strerror}; make room there") from error
-        raise StoreError(
-            f"{error.filename or where}: {error.strerror}; the store needs a folder it may write to"
-        ) from error
-
-
-def _means_full(error: sqlite3.Error, folder: Path) -> bool:
-    """Tell a full disk from damage; ``sqlite_errorcode`` came with Python 3.11."""
-    if "is full" in str(error):
-        return True
-    return "disk I/O error" in str(error) and free_bytes(folder) < LEAST_FREE_BYTES

@@ -18,11 +18,12 @@ import numpy as np
 from pipeline.clock import SystemClock
 from pipeline.config import StationConfig, load
 from pipeline.live import View, Window
+from pipeline.pictures import Pictures
 from pipeline.records import Link, uuid7
 from pipeline.schema import EXAMPLE
 from pipeline.shipped import shipped
 from pipeline.station import Tally
-from pipeline.store import Ledger, Pictures
+from pipeline.store import Ledger
 from pipeline.types import DefectRow, Record, Verdict
 from pipeline.vision.picture import encode_jpeg
 from pipeline.web.board import Board

@@ -14,8 +14,9 @@ from pipeline.chaos.network import spoil_network
 from pipeline.chaos.powercut import cut_power
 from pipeline.disk import RESERVE, Room, free_bytes
 from pipeline.errors import ConfigError, DiskFull
+from pipeline.pictures import Pictures
 from pipeline.smalldisk import small_disk
-from pipeline.store import Ledger, Outbox, Pictures, read_records
+from pipeline.store import Ledger, Outbox, read_records
 from tests.test_store import drafts
 
 CUTS = 20

@@ -24,13 +24,14 @@ from pipeline.errors import (
 from pipeline.inspection import FindsDefects, Inspector
 from pipeline.keeping import KeepsPictures, NotesIntents
 from pipeline.outputs.recording import RecordingOutput
+from pipeline.pictures import Pictures
 from pipeline.publishers import Address, Publisher
 from pipeline.publishers.file import FilePublisher
 from pipeline.recipe import Recipe
 from pipeline.records import Identity, Link, StoredPicture
 from pipeline.rules import Rulebook
 from pipeline.station import FRAMES_WAITING, Station, Tally
-from pipeline.store import Ledger, Outbox, Pictures, read_records
+from pipeline.store import Ledger, Outbox, read_records
 from pipeline.triggers.presence import Options, Presence
 from pipeline.types import Image, Inspection, Record, Verdict
 from pipeline.watch import Watch

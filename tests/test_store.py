@@ -11,16 +11,10 @@ import pytest
 
 from pipeline import schema
 from pipeline.errors import StoreError
+from pipeline.pictures import Pictures
 from pipeline.records import GENESIS, Link, uuid7
 from pipeline.schema import EXAMPLE
-from pipeline.store import (
-    DATABASE,
-    Ledger,
-    Outbox,
-    Pictures,
-    read_records,
-    recorded_parts,
-)
+from pipeline.store import DATABASE, Ledger, Outbox, read_records, recorded_parts
 from pipeline.types import Record
 from tests.doubles import manual_clock
 

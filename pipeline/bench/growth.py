@@ -13,9 +13,10 @@ from typing import Any
 
 from pipeline.bench.figures import spread, timed
 from pipeline.bench.work import Work
+from pipeline.database import open_database
 from pipeline.records import GENESIS, Link, uuid7
 from pipeline.schema import EXAMPLE, encode
-from pipeline.store import DATABASE, Ledger, Outbox, open_database
+from pipeline.store import DATABASE, Ledger, Outbox
 from pipeline.types import Record, Verdict
 from pipeline.web import queries
 from pipeline.web.index import Index, catch_up

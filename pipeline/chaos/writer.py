@@ -8,9 +8,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from pipeline.intents import Intents, recover
+from pipeline.pictures import Pictures
 from pipeline.records import GENESIS, Link, StoredPicture, uuid7
 from pipeline.schema import EXAMPLE
-from pipeline.store import Ledger, Pictures
+from pipeline.store import Ledger
 from pipeline.types import Record
 
 PICTURE_EVERY = 5

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pipeline.collect.archive import TABLES, Account, SqlArchive
-from pipeline.store import open_database, store_errors
+from pipeline.database import open_database, store_errors
 
 
 class SqliteArchive(SqlArchive):

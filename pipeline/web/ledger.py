@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
+from pipeline.pictures import PICTURES
 from pipeline.records import GENESIS
-from pipeline.store import DATABASE, PICTURES
+from pipeline.store import DATABASE
 
 BUSY_S = 2.0
 

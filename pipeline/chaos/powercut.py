@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ IMAGE_MB = 256
 PER_S = 200.0
 FIRST_S = 60.0
 LEAST_S, MOST_S = 0.1, 1.0
+UNMOUNT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +101,30 @@ def _mounted(image: Path, disk: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + UNMOUNT_S
         while subprocess.run(["umount", str(disk)], capture_output=True, check=False).returncode:
-            if time.monotonic() > deadline:
-                raise LineguardError(f"{disk}: cannot be unmounted")
-            time.sleep(0.05)
+            _wait(deadline, f"{disk}: cannot be unmounted; who has a file open there?")
+        while _is_attached(image):
+            _wait(
+                deadline,
+                f"{image}: another mount namespace (a container, a service that was just started) "
+                "still holds this disk; end it and start the drill again",
+            )
+
+
+def _wait(deadline: float, error: str) -> None:
+    if time.monotonic() > deadline:
+        raise LineguardError(error)
+    time.sleep(0.05)
+
+
+def _is_attached(image: Path) -> bool:
+    """Tell whether a loop device has the image: a mount would get its dead file system again."""
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # it went meanwhile
+            if file.read_text(encoding="utf-8").strip() == str(image.resolve()):
+                return True
+    return False
 
 
 def _write_until_cut(disk: Path, seconds: float, order: str) -> list[tuple[str, int]]:
@@ -141,16 +161,14 @@ def _shut_down(disk: Path) -> None:
 
 def _missing(store: Path, said: list[tuple[str, int]]) -> tuple[int, bool]:
     """Return how many acknowledged records are gone, and whether what is there is whole."""
-    db = sqlite3.connect(store / DATABASE)
     try:
         with closing(Ledger(store, ["mqtt"])) as ledger:
             recover(store, ledger)
-        verdict = db.execute("PRAGMA integrity_check").fetchone()[0]
+        with closing(sqlite3.connect(store / DATABASE)) as db:
+            verdict = db.execute("PRAGMA integrity_check").fetchone()[0]
         kept = {(r.run, r.part): r for r in read_records(store)}
     except (sqlite3.Error, LineguardError):
         return len(said), False
-    finally:
-        db.close()
     lost = [key for key in said if key not in kept or not _has_picture(store, kept[key])]
     return len(lost), verdict == "ok"
 

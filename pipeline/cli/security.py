@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import signing
+from pipeline.broker import Broker, password_of
 from pipeline.bundle import open_bundle
 from pipeline.cli.findings import Finding
 from pipeline.config import StationConfig, load
 from pipeline.errors import ConfigError, LineguardError
-from pipeline.publishers.mqtt.options import Options as Broker
-from pipeline.publishers.mqtt.options import password_of
 from pipeline.web.desk import FILE, FOLDER
 
 KNOWN_PASSWORDS = frozenset(

@@ -13,12 +13,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from pipeline.broker import client_for, hint_on, refusal_of
 from pipeline.collect.archive import Archive, Taken
 from pipeline.collect.arrival import Arrival, read_arrival, source_of
 from pipeline.errors import ArchiveAway, ConfigError, DiskFull
 from pipeline.handoff import Handoff
 from pipeline.publishers.mqtt import Options as BrokerOptions
-from pipeline.publishers.mqtt.connection import client_for, hint_on, refusal_of
 
 LOG = logging.getLogger(__name__)
 

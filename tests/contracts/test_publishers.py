@@ -43,7 +43,7 @@ def _webhook(tmp_path: Path, stack: ExitStack) -> dict[str, Any]:
     return {"url": url, "secret_file": tmp_path / "secret"}
 
 
-SET_UP = {"file": _file, "mqtt": _mqtt, "webhook": _webhook}
+SET_UP = {"file": _file, "mqtt": _mqtt, "sparkplug": _mqtt, "webhook": _webhook}
 
 
 @pytest.fixture(params=sorted(SET_UP))

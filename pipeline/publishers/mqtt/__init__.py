@@ -2,9 +2,10 @@
 
 import logging
 
+from pipeline.broker import Tls
 from pipeline.publishers import Address
 from pipeline.publishers.mqtt.delivery import MqttPublisher
-from pipeline.publishers.mqtt.options import Options, Tls
+from pipeline.publishers.mqtt.options import Options
 
 __all__ = ["MqttPublisher", "Options", "Tls", "create"]
 

@@ -2,29 +2,25 @@
 
 import logging
 import queue
-import ssl
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from pipeline.broker import client_for, hint_on, refusal_of, why_refused
 from pipeline.errors import ConfigError
-from pipeline.publishers.mqtt.options import Options, password_of, tls_context
+from pipeline.publishers.mqtt.options import Options
 from pipeline.receipts import Receipt, read_receipt
 from pipeline.schema import EVENT_CONTENT, OFFLINE, canonical
 
 LOG = logging.getLogger(__name__)
 
-CREDENTIALS_REFUSED = (134, 135)
 MAX_PACKET_BYTES = 1 << 28
-RECONNECT_MOST_S = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +147,7 @@ class Connection:
     ) -> None:
         del userdata, flags
         if reason.is_failure:
-            credentials = reason.value in CREDENTIALS_REFUSED
-            hint = "check username and password" if credentials else "see the broker's log"
-            self._trouble_is(f"{self.where} refused the connection: {reason}; {hint}")
+            self._trouble_is(f"{self.where} {why_refused(reason)}")
             return
         client.drop_out_messages()
         self.receive_maximum = getattr(limits, "ReceiveMaximum", 65535)
@@ -225,39 +219,6 @@ class Connection:
         if trouble != self.trouble:
             LOG.warning("%s", trouble)
         self.trouble, self.was_tried = trouble, True
-
-
-def client_for(options: Options, client_id: str, **settings: Any) -> paho.Client:
-    """Make a client with the credentials and version of the options; it does not connect yet.
-
-    Raises:
-        ConfigError: the password or a TLS file cannot be read.
-    """
-    version = MQTTProtocolVersion.MQTTv5
-    if options.version == "3.1.1":
-        version, settings = MQTTProtocolVersion.MQTTv311, {"clean_session": True, **settings}
-    client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=version, **settings)
-    client.reconnect_delay_set(1, RECONNECT_MOST_S)
-    if options.username is not None:
-        client.username_pw_set(options.username, password_of(options))
-    if options.tls is not None:
-        client.tls_set_context(tls_context(options.tls))
-    return client
-
-
-def refusal_of(reasons: Sequence[ReasonCode], topic: str) -> str:
-    """Say in words that a broker refused a subscription, or "" if it took it."""
-    refused = next((reason for reason in reasons if reason.is_failure), None)
-    if refused is None:
-        return ""
-    return f"refused to subscribe '{topic}': {refused}; grant this user to read it"
-
-
-def hint_on(error: BaseException | None) -> str:
-    """Say what to look at when a broker cannot be reached."""
-    if isinstance(error, ssl.SSLError):
-        return "check tls.ca_file, and that the certificate names this host"
-    return "is it running and the port open?"
 
 
 def _properties(content: str) -> Properties:

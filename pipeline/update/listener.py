@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -135,7 +136,8 @@ class Listener:
             f"{self._topic}/answer/{kind}", json.dumps(asdict(answer)), qos=1, retain=True
         )
         if answer.ok and kind in self._ends_after:
-            told.wait_for_publish(self._options.confirm_s)
+            with suppress(RuntimeError, ValueError):  # the connection is away; the update is done
+                told.wait_for_publish(self._options.confirm_s)
             self.stop()
 
     # Called by paho's thread. An exception would end it: nothing below may raise.

@@ -7,6 +7,7 @@ LineguardError
 ├── CameraError        the capture loop reopens the camera, with back-off
 ├── ModelError         the station goes safe: no verdict can be trusted
 ├── UpdateError        an update was refused or went back; what ran before runs on
+│   └── UpdateAway     it is tried again later: the source cannot be reached, another is at work
 ├── OutputError        the station goes safe: a reject might not happen
 ├── StoreError         the station goes safe: a verdict could not be proved
 │   ├── DiskFull       the station rejects parts until there is room again, and records them then
@@ -55,6 +56,10 @@ class UpdateError(LineguardError):
     """An update is not what it should be, or has not proved itself; what ran before runs on."""
 
     exit_code = 65
+
+
+class UpdateAway(UpdateError):
+    """An update cannot be had now; nothing was changed, and a later try may go well."""
 
 
 class OutputError(LineguardError):

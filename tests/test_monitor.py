@@ -231,6 +231,18 @@ def test_systemd_hears_of_the_start_the_states_and_the_end(
     assert said == ["READY=1", "STATUS=starting", "STATUS=ready", "STATUS=stopping", "STOPPING=1"]
 
 
+def test_systemd_is_asked_for_the_time_that_loading_may_take(
+    systemd: socket.socket, clock: ManualClock
+) -> None:
+    health = told(systemd, clock)
+    health.loading(3660)
+    health.take(READY)
+    said = [line for line in heard(systemd) if line != "WATCHDOG=1"]
+    assert said == [
+        "EXTEND_TIMEOUT_USEC=3660000000", "STATUS=loading", "READY=1", "STATUS=ready",
+    ]  # fmt: skip
+
+
 def test_the_watchdog_is_fed_four_times_in_its_deadline(
     systemd: socket.socket, clock: ManualClock
 ) -> None:

@@ -62,6 +62,7 @@ def test_a_station_is_probed_tested_and_ended(tmp_path: Path, systemd: socket.so
         cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
+        assert systemd.recv(4096).startswith(b"EXTEND_TIMEOUT_USEC=300000000\n")
         assert b"READY=1" in systemd.recv(4096)
         said = [systemd.recv(4096).decode() for _ in range(4)]
         assert "WATCHDOG=1" in said

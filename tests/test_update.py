@@ -53,11 +53,13 @@ class Plant:
 
     Attributes:
         sick: releases whose note says this are not well in their probation.
+        dead: the station does not even start with releases whose note says this.
         restarts: what was at work at each restart of the station.
     """
 
     folder: Path
     sick: str = "sick"
+    dead: str = "dead"
     restarts: list[str] = field(default_factory=list)
 
     @property
@@ -85,6 +87,8 @@ class Plant:
 
     def restart(self) -> None:
         self.restarts.append(self.at_work)
+        if self.at_work == self.dead:
+            raise UpdateError("--restart systemctl: Job for lineguard@line-1.service failed")
 
     def well(self) -> str | None:
         return "it is sick" if self.at_work == self.sick else None
@@ -247,6 +251,15 @@ def test_what_is_not_well_in_its_probation_goes_back(plant: Plant) -> None:
         plant.take(plant.offer("sick", 2))
     assert plant.at_work == "old"
     assert plant.restarts == ["old", "sick", "old"]
+
+
+def test_what_the_station_cannot_start_with_goes_back_at_once(plant: Plant) -> None:
+    plant.take(plant.offer("old", 1))
+    with pytest.raises(UpdateError, match=r"service failed; old-.* is at work again"):
+        plant.take(plant.offer("dead", 2))
+    assert plant.at_work == "old"
+    assert plant.restarts == ["old", "dead", "old"]
+    assert plant.slots.state().phase == "idle"
 
 
 def test_what_went_back_is_not_taken_again(plant: Plant) -> None:

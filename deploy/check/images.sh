@@ -52,6 +52,14 @@ mkdir "$work/config"
 podman run --rm "${hardened[@]}" --entrypoint /opt/lineguard/current/bin/python "$image" \
 	-B /usr/libexec/lineguard/verify.py --image
 
+if [[ "$TARGET_DEVICE" == cuda && ! -e /dev/nvidiactl ]]; then
+	step "self-check of the GPU, where there is none: red"
+	! podman run --rm "${hardened[@]}" --entrypoint /opt/lineguard/current/bin/python "$image" \
+		-B /usr/libexec/lineguard/verify.py --image --device cuda >"$work/gpu.txt" 2>&1 ||
+		wrong "it says that a GPU is at work"
+	grep "WRONG .*the device 'cuda' cannot be used here" "$work/gpu.txt" || wrong "$(cat "$work/gpu.txt")"
+fi
+
 step "replay, hardened, without a network"
 sed "s#\.\./models#/opt/lineguard/current/share/lineguard/models#; s#{kind: onnx}#{kind: $TARGET_RUNTIME}#" \
 	"$repository/configs/demo.yaml" >"$work/config/demo.yaml"

@@ -13,7 +13,7 @@ build-image.sh --target TARGET --out IMAGE [--offline WHEELHOUSE] [--config DIR]
   --out IMAGE            the image; IMAGE.json beside it says what is in it
   --offline WHEELHOUSE   packages of deploy/station/wheelhouse.sh; without it, from PyPI
   --config DIR           goes onto the partition LINEGUARD: station files, ca.crt, update.env,
-                         updates.pub, authorized_keys. Any machine can still change it before the
+                         orders.env, updates.pub, authorized_keys. Any machine can still change it before the
                          first boot
   --size GIB             of the image (default 6)
   --kernel PACKAGE       default linux-image-amd64; linux-image-cloud-amd64 for virtual machines

@@ -36,7 +36,7 @@ folders="/etc/lineguard 755 root:root
 /var/lib/lineguard/models 755 root:root
 /var/cache/lineguard 750 lineguard:lineguard"
 enabled=(lineguard-firstboot.service lineguard-power-mode.service lineguard-resume.service
-	lineguard-update.timer)
+	lineguard-orders.service lineguard-update.timer)
 
 say() { printf 'install: %s\n' "$*"; }
 fail() {
@@ -179,6 +179,7 @@ drop_in() {
 	printf '# What the target "%s" needs; from deploy/targets.toml.\n[Service]\n' "$target"
 	printf 'SupplementaryGroups=%s\n' "${TARGET_GROUPS//,/ }"
 	tr , '\n' <<<"$TARGET_DEVICES" | sed 's/^/DeviceAllow=/'
+	[[ -z "$TARGET_SOCKETS" ]] || tr , '\n' <<<"$TARGET_SOCKETS" | sed 's/^/BindPaths=-/'
 }
 
 enable_units() {
@@ -295,7 +296,7 @@ finish_release() {
 uninstall() {
 	local file unit
 	if [[ -z "$root" && -d /run/systemd/system ]]; then
-		systemctl stop 'lineguard@*' lineguard-update.timer
+		systemctl stop 'lineguard@*' lineguard-orders.service lineguard-update.timer
 	fi
 	if inside sh -c 'command -v systemctl' >/dev/null; then
 		for unit in "${enabled[@]}"; do

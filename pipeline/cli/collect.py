@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
+from pipeline.cli.broker import (
+    Broker,
+    Ca,
+    Cert,
+    Keepalive,
+    PasswordFile,
+    Username,
+    broker_options,
+)
 from pipeline.cli.output import JsonFile, Rate, said_to_people, write_json
 from pipeline.collect import Archive, Collector, Options, SqliteArchive
 from pipeline.collect.postgres import PostgresArchive
-from pipeline.errors import ConfigError, StoreError
-from pipeline.publishers.mqtt import Options as BrokerOptions
-from pipeline.publishers.mqtt import Tls
-
-Broker = Annotated[str, typer.Option("--broker", help="HOST or HOST:PORT of the broker.")]
+from pipeline.errors import StoreError
 
 
 def collect(
@@ -29,16 +33,12 @@ def collect(
         str, typer.Option(help="Name of this collector; the stations' `collector` says it.")
     ] = "plant",
     root: Annotated[str, typer.Option(help="First level of the topics.")] = "lineguard",
-    ca: Annotated[
-        Path | None, typer.Option(help="CA that signed the broker's certificate; turns TLS on.")
-    ] = None,
-    cert: Annotated[Path | None, typer.Option(help="Certificate of this collector.")] = None,
+    ca: Ca = None,
+    cert: Cert = None,
     key: Annotated[Path | None, typer.Option(help="Its key, without a pass phrase.")] = None,
-    username: Annotated[str | None, typer.Option(help="User at the broker.")] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(help="File with the password; else LINEGUARD_MQTT_PASSWORD.")
-    ] = None,
-    keepalive_s: Annotated[int, typer.Option(help="Seconds until silence is noticed.")] = 15,
+    username: Username = None,
+    password_file: PasswordFile = None,
+    keepalive_s: Keepalive = 15,
     check: Annotated[
         bool, typer.Option("--check", help="Collect nothing: count, and prove the chains.")
     ] = False,
@@ -53,11 +53,9 @@ def collect(
     if check:
         _check(archive, json)
         return
-    options = _options(
-        broker, root=root, username=username, keepalive_s=keepalive_s,
-        tls=Tls(ca_file=ca, cert_file=cert, key_file=key) if ca or cert else None,
-        password_file=password_file,
-        password_env="LINEGUARD_MQTT_PASSWORD" if username and not password_file else None,
+    options = broker_options(
+        "collect", broker, root=root, ca=ca, cert=cert, key=key, username=username,
+        password_file=password_file, keepalive_s=keepalive_s,
     )  # fmt: skip
     kept = _opened(archive)
     collector = Collector(Options(name, options), kept)
@@ -76,20 +74,6 @@ def collect(
         f"{counts.dead_letters} dead letters"
     )
     write_json(asdict(counts), json)
-
-
-def _options(broker: str, **given: object) -> BrokerOptions:
-    host, colon, port = broker.rpartition(":")
-    address = {"host": host, "port": port} if colon else {"host": broker, "port": "1883"}
-    if not address["port"].isdigit():
-        raise ConfigError(f"--broker {broker}: the port is no number; write HOST:PORT")
-    values = {"host": address["host"], "port": int(address["port"]), **given}
-    try:
-        return BrokerOptions.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"]) or "broker"
-        raise ConfigError(f"{where}: {first['msg']}; see lineguard collect --help") from error
 
 
 def _opened(archive: str) -> Archive:

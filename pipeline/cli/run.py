@@ -16,6 +16,9 @@ from pipeline.monitor.health import Health
 from pipeline.replay import frames, latency
 from pipeline.station import Station
 
+REST_OF_START_S = 60
+"""What a start takes beside the model, on a slow machine."""
+
 
 def run(
     config: Annotated[Path, typer.Argument(help="The station file.")],
@@ -33,6 +36,8 @@ def run(
     loaded, clock = station_file.load(config), SystemClock()
     section, window = loaded.document.health, open_window(loaded, clock)
     with Health(clock, section.port, section.host) as health:
+        # The child process that tries the model may take its time, and then this one as much.
+        health.loading(2 * loaded.document.model.trial.seconds + REST_OF_START_S)
         station = build(
             loaded,
             clock,

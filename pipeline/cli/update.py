@@ -1,23 +1,37 @@
 """``lineguard update``: signed updates of program and models, with the way back."""
 
 import shlex
+import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline import signing
+from pipeline.cli.broker import (
+    Broker,
+    Ca,
+    Cert,
+    Keepalive,
+    PasswordFile,
+    Username,
+    broker_options,
+)
 from pipeline.cli.output import JsonFile, console, said_to_people, write_json
 from pipeline.errors import ConfigError, UpdateError
 from pipeline.trial import Bounds
 from pipeline.update import order as orders
 from pipeline.update.kinds import AppKind, ModelKind
+from pipeline.update.listener import Listener, carry_out
+from pipeline.update.message import message_of
 from pipeline.update.slots import Slots
 from pipeline.update.source import source_of
 from pipeline.update.updater import Kind, Updater, Watch
@@ -96,6 +110,73 @@ def apply(
     release = updater.apply(offered, orders.utc_now())
     said_to_people(json).print(f"{release} is at work; before it: {was or 'nothing'}")
     write_json({"release": release, "was": was}, json)
+
+
+@app.command()
+def listen(
+    topic: Annotated[
+        str, typer.Option(help="It reads TOPIC/order/KIND and answers on TOPIC/answer/KIND.")
+    ],
+    files: Annotated[
+        str, typer.Option(help="Holds model/ and app/ with the files: a folder, or a URL.")
+    ],
+    target: Target,
+    key: Keys,
+    health_port: Ports,
+    broker: Broker = "127.0.0.1:1883",
+    ca: Ca = None,
+    cert: Cert = None,
+    cert_key: Annotated[Path | None, typer.Option(help="Key of the certificate.")] = None,
+    username: Username = None,
+    password_file: PasswordFile = None,
+    keepalive_s: Keepalive = 15,
+    folder: Annotated[
+        Path | None, typer.Option(help="Holds the slots of model and app; else as installed.")
+    ] = None,
+    runtime: Runtime = "onnx",
+    trial_s: Trial = Bounds().seconds,
+    restart: Restart = RESTART,
+    steady_s: Steady = 60.0,
+    probation_s: Probation = 300.0,
+    again_s: Annotated[
+        float, typer.Option(min=1, help="An order that failed is tried again after so long.")
+    ] = 600.0,
+) -> None:
+    """Take update orders from a broker, until it is stopped or has replaced the program.
+
+    A message holds the signed page of an update (see: lineguard update order) and nothing else.
+    What it orders is checked, proved and watched as by `update apply`. Whoever may write to the
+    topic can have no other update taken than one that a trusted key signed.
+    """
+    options = broker_options(
+        "update listen", broker, ca=ca, cert=cert, key=cert_key, username=username,
+        password_file=password_file, keepalive_s=keepalive_s,
+    )  # fmt: skip
+    trust, watch = signing.read_trust(key), _watch(restart, health_port, steady_s, probation_s)
+    takes = {}
+    for kind in What:
+        slots = Slots(folder / kind.value if folder else FOLDERS[kind])
+        made = _kind(kind, target, runtime, Bounds(seconds=trial_s))
+        takes[kind.value] = partial(
+            carry_out, Updater(slots, made, trust, target, watch), slots,
+            source_of(f"{files}/{kind.value}"),
+        )  # fmt: skip
+    listener = Listener(options, topic, takes, frozenset({What.app.value}), again_s)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: listener.stop())
+    console.print(f"orders are taken from {broker}, {topic}/order/+; Ctrl-C ends it", markup=False)
+    listener.run()
+
+
+@app.command()
+def order(
+    folder: Annotated[Path, typer.Argument(help="An update that `update make` has signed.")],
+) -> None:
+    """Print the message that orders an update: publish it, retained, on TOPIC/order/KIND.
+
+    The files of the update must lie where the station's `--files` says, in KIND/payload.
+    """
+    sys.stdout.buffer.write(message_of(folder))
 
 
 @app.command()

@@ -58,6 +58,13 @@ class Health:
         """The port that is served, or None."""
         return None if self._server is None else int(self._server.server_address[1])
 
+    def loading(self, seconds: float) -> None:
+        """Ask systemd for so long until the station is up; without, its unit's time counts alone.
+
+        systemd takes the longer of the two.
+        """
+        self._notifier.tell(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}", "STATUS=loading")
+
     def take(self, snapshot: Snapshot) -> None:
         """Take up what the station's main thread says of it; that thread calls this all the time.
 

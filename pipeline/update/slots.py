@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UpdateError
+from pipeline.errors import UpdateAway, UpdateError
 from pipeline.limits import read_json
 
 STATE = "update.state"
@@ -65,7 +65,8 @@ class Slots:
         """Keep every other updater out.
 
         Raises:
-            UpdateError: one is at work already, or the folder cannot be written.
+            UpdateAway: one is at work already.
+            UpdateError: the folder cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +77,7 @@ class Slots:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         except BlockingIOError as error:
-            raise UpdateError(f"{self.folder}: another update is at work; wait for it") from error
+            raise UpdateAway(f"{self.folder}: another update is at work; wait for it") from error
         finally:
             os.close(handle)
 

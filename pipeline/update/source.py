@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import quote, urlsplit
 
-from pipeline.errors import ConfigError, UpdateError
+from pipeline.errors import ConfigError, UpdateAway, UpdateError
 from pipeline.limits import open_regular
 
 TIMEOUT_S = 30.0
@@ -25,7 +25,7 @@ class Source(Protocol):
         """Return a stream of a file from byte ``start`` on.
 
         Raises:
-            UpdateError: it cannot be had from there.
+            UpdateAway: it cannot be had from there.
         """
 
 
@@ -40,7 +40,7 @@ class Folder:
             stream = open_regular(self._path / path)
             stream.seek(start)
         except OSError as error:
-            raise UpdateError(f"{self._path / path}: {error.strerror}") from error
+            raise UpdateAway(f"{self._path / path}: {error.strerror}") from error
         return stream
 
 
@@ -59,7 +59,7 @@ class Web:
         try:
             answer = urllib.request.urlopen(request, timeout=TIMEOUT_S)
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            raise UpdateError(f"{url}: {_one_line(error)}") from error
+            raise UpdateAway(f"{url}: {_one_line(error)}") from error
         if start and answer.status != http.HTTPStatus.PARTIAL_CONTENT:
             _skip(answer, start)  # a server without ranges sends it all again
         stream: BinaryIO = answer
@@ -80,7 +80,8 @@ def read_page(source: Source, path: str, most: int) -> bytes:
     """Return a small file as a whole.
 
     Raises:
-        UpdateError: it cannot be had, or is larger than ``most`` bytes.
+        UpdateAway: it cannot be had.
+        UpdateError: it is larger than ``most`` bytes.
     """
     with source.open(path, 0) as stream:
         data = _read(stream, most + 1, path)
@@ -95,7 +96,8 @@ def fetch(source: Source, path: str, size: int, to: Path, on_block: Callable[[],
     """Bring one file to ``to``; what is there already is not fetched again.
 
     Raises:
-        UpdateError: it cannot be had, or has another size.
+        UpdateAway: it cannot be had, or not all of it.
+        UpdateError: it is longer than ``size``.
     """
     to.parent.mkdir(parents=True, exist_ok=True)
     have = to.stat().st_size if to.exists() else 0
@@ -114,14 +116,14 @@ def fetch(source: Source, path: str, size: int, to: Path, on_block: Callable[[],
         out.flush()
         os.fsync(out.fileno())
     if have != size:
-        raise UpdateError(f"{path}: ended after {have} of {size} bytes; the next try goes on there")
+        raise UpdateAway(f"{path}: ended after {have} of {size} bytes; the next try goes on there")
 
 
 def _read(stream: BinaryIO, most: int, path: str) -> bytes:
     try:
         return stream.read(most)
     except (http.client.HTTPException, OSError) as error:
-        raise UpdateError(f"{path}: {_one_line(error)}; the next try goes on there") from error
+        raise UpdateAway(f"{path}: {_one_line(error)}; the next try goes on there") from error
 
 
 def _skip(stream: BinaryIO, count: int) -> None:

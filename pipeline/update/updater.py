@@ -60,7 +60,8 @@ class Watch:
     """How a release that was put to work is judged.
 
     Attributes:
-        restart: makes the station run what ``current`` points to.
+        restart: makes the station run what ``current`` points to; raises an UpdateError if it does
+            not start.
         well: returns None when the release has proved itself, or why it has not; it takes the time
             that a probation takes.
     """
@@ -157,11 +158,18 @@ class Updater:
         if state.trials >= TRIALS:
             self._give_up(state, "the station did not come through its probation")
         state = self._slots.keep(replace(state, trials=state.trials + 1))
-        self._watch.restart()
-        if why := self._watch.well():
+        if why := self._refuses_to_start() or self._watch.well():
             self._give_up(state, why)
         log.info("%s has proved itself", state.to)
         return self._slots.keep(replace(state, phase="idle", to="", back="", trials=0))
+
+    def _refuses_to_start(self) -> str | None:
+        """Restart the station; a release that it cannot start with has not proved itself."""
+        try:
+            self._watch.restart()
+        except UpdateError as error:
+            return str(error)
+        return None
 
     def _give_up(self, state: State, why: str) -> None:
         if not state.back:

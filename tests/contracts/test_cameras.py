@@ -1,5 +1,6 @@
 """What every camera promises, whatever its kind."""
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.cameras import Camera, images, rtsp, synthetic, v4l2, video
+from pipeline.cameras import Camera, gstreamer, images, rtsp, synthetic, v4l2, video
 from pipeline.clock import ManualClock, SystemClock
 from pipeline.errors import CameraError
 from tests import rtsp_server
@@ -64,8 +65,20 @@ def make_network(_folder: Path, **server: int) -> Camera:
     return rtsp.create(rtsp.Options(url=running.url), "top", SystemClock())
 
 
+def make_gstreamer(_folder: Path, source: str = "videotestsrc is-live=true") -> Camera:
+    options = gstreamer.Options(source=source, width=322, height=200, open_ms=30_000)
+    return gstreamer.create(options, "top", SystemClock())
+
+
 RUNNING: list[rtsp_server.RtspCamera] = []
-CAMERAS = (make_images, make_video, make_synthetic, make_live_synthetic, make_network)
+CAMERAS = (
+    make_images,
+    make_video,
+    make_synthetic,
+    make_live_synthetic,
+    make_network,
+    make_gstreamer,
+)
 
 
 def lost_video(folder: Path) -> Camera:
@@ -84,17 +97,30 @@ def ended_network(folder: Path) -> Camera:
     return make_network(folder, frames=20)
 
 
+def ended_gstreamer(folder: Path) -> Camera:
+    return make_gstreamer(folder, "videotestsrc num-buffers=5")
+
+
+def absent_gstreamer(folder: Path) -> Camera:
+    return make_gstreamer(folder, f"v4l2src device={folder}/video9")
+
+
 def absent_device(folder: Path) -> Camera:
     return v4l2.create(v4l2.Options(device=str(folder / "video9")), "top", ManualClock())
 
 
-LOST = (lost_video, failed_synthetic, stalled_synthetic, ended_network, absent_device)
+LOST = (
+    lost_video, failed_synthetic, stalled_synthetic, ended_network, absent_device,
+    ended_gstreamer, absent_gstreamer,
+)  # fmt: skip
 
 
 @pytest.fixture
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     if "network" in request.node.callspec.id and not rtsp_server.available():
         pytest.skip("no GStreamer RTSP server for /usr/bin/python3 (gir1.2-gst-rtsp-server-1.0)")
+    if "gstreamer" in request.node.callspec.id and shutil.which(gstreamer.PROGRAM) is None:
+        pytest.skip("no gst-launch-1.0 (apt-get install gstreamer1.0-tools)")
     yield tmp_path
     while RUNNING:
         RUNNING.pop().stop()

@@ -178,13 +178,16 @@ def test_two_stations_of_one_image_share_no_key(tree: Path, tmp_path: Path) -> N
 
 def test_the_configuration_partition_brings_files_and_no_links(tree: Path) -> None:
     (tree / "cfg").mkdir()
-    for name in ("line-1.yaml", "ca.crt", "updates.pub", "update.env", "authorized_keys"):
+    for name in ("line-1.yaml", "ca.crt", "updates.pub", "update.env", "orders.env",
+                 "authorized_keys"):  # fmt: skip
         (tree / "cfg" / name).write_text("x\n")
     (tree / "cfg" / "line-2.yaml").symlink_to("/etc/shadow")
     (tree / "cfg" / "run-me.sh").write_text("x\n")
     first_boot(tree)
     etc = tree / "etc" / "lineguard"
-    assert sorted(p.name for p in etc.iterdir()) == ["line-1.yaml", "pki", "update.env"]
+    assert sorted(p.name for p in etc.iterdir()) == [
+        "line-1.yaml", "orders.env", "pki", "update.env",
+    ]  # fmt: skip
     assert {"ca.crt", "updates.pub"} <= {p.name for p in (etc / "pki").iterdir()}
     assert stat.S_IMODE((tree / "root/.ssh/authorized_keys").stat().st_mode) == 0o600
 

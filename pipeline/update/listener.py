@@ -17,10 +17,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from pipeline.broker import client_for, hint_on, refusal_of, why_refused
 from pipeline.errors import LineguardError, UpdateAway
 from pipeline.handoff import Handoff
 from pipeline.publishers.mqtt import Options
-from pipeline.publishers.mqtt.connection import client_for, hint_on, refusal_of
 from pipeline.update.message import MAX_MESSAGE_BYTES, read_message
 from pipeline.update.order import utc_now
 from pipeline.update.slots import Slots
@@ -148,7 +148,7 @@ class Listener:
     ) -> None:  # fmt: skip
         del userdata, flags, limits
         if reason.is_failure:
-            self._trouble_is(f"{self._where} refused the connection: {reason}")
+            self._trouble_is(f"{self._where} {why_refused(reason)}")
             return
         self._trouble = ""
         client.subscribe([(f"{self._topic}/order/{kind}", 1) for kind in self._carry_out])

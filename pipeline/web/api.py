@@ -121,7 +121,7 @@ def _review(board: Board, asked: Asked) -> Any:
 
 
 def _reviews(board: Board, asked: Asked) -> Any:
-    done = {number for number, _ in board.desk.newest_reviews(100_000)}
+    done = board.desk.reviewed_numbers()
     waiting = queries.unreviewed(board.index, done, asked.query.limit)
     labels = queries.labels_of(board.index, [s["number"] for s in waiting])
     return {

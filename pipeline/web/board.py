@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +17,14 @@ from pipeline.assembly import live_path
 from pipeline.bundle import Bundle, open_bundle
 from pipeline.config import StationConfig
 from pipeline.errors import ConfigError, StoreError
+from pipeline.limits import read_bounded
 from pipeline.live import View
 from pipeline.quality.truthfile import FILE as TRUTH_FILE
 from pipeline.quality.truthfile import TruthFile
 from pipeline.trouble import FILE as FAULTS_FILE
 from pipeline.trouble import OFFERED, read_wishes
 from pipeline.types import Image
-from pipeline.vision.picture import encode_jpeg, read_picture
+from pipeline.vision.picture import decode_picture, encode_jpeg
 from pipeline.web import paint
 from pipeline.web.access import Refused
 from pipeline.web.desk import FOLDER, Desk
@@ -31,6 +34,7 @@ from pipeline.web.ledger import Kept, LedgerReader
 
 SOURCE = "https://github.com/lineguard/lineguard"
 THUMBS_KEPT = 500
+MAX_PICTURE_BYTES = 64 << 20
 QUALITY = 88
 
 
@@ -104,17 +108,32 @@ class Board:
         if small is not None:
             return small
         record = self.kept(id).values()
-        file = self.ledger.picture_file(record["image"])
-        if file is None:
-            raise Refused(404, "this part's picture was not kept, or was deleted to make room")
+        stored = self.stored(record)
         if view == "full":
-            return file.read_bytes()
-        image = _read(file)
+            return stored
+        image = decoded(stored, record)
         if view == "part":
             return encode_jpeg(paint.cut_out(image, record), QUALITY)
         jpeg = encode_jpeg(paint.thumbnail(image, record), QUALITY)
         self._thumbs.put(id, jpeg)
         return jpeg
+
+    def stored(self, record: Mapping[str, Any]) -> bytes:
+        """Return the bytes of a record's picture.
+
+        Raises:
+            Refused: there is none, or it is not the one that the record names.
+        """
+        file = self.ledger.picture_file(record["image"])
+        if file is None:
+            raise Refused(404, "this part's picture was not kept, or was deleted to make room")
+        try:
+            data = read_bounded(file, MAX_PICTURE_BYTES)
+        except (OSError, ValueError) as error:
+            raise Refused(404, f"the picture cannot be read: {error}") from error
+        if hashlib.sha256(data).hexdigest() != record["image_sha256"]:
+            raise Refused(404, "the picture on the disk is not the one that the record names")
+        return data
 
     def faults(self) -> dict[str, dict[str, Any]]:
         """Return which faults the demo has been asked for, and why some cannot be made here."""
@@ -167,8 +186,13 @@ def _locked(folder: Path) -> IO[bytes]:
     return stream
 
 
-def _read(file: Path) -> Image:
+def decoded(stored: bytes, record: Mapping[str, Any]) -> Image:
+    """Return a record's picture, uint8 (H, W, 3) BGR.
+
+    Raises:
+        Refused: it is no picture, or larger than is decoded.
+    """
     try:
-        return read_picture(file)
+        return decode_picture(stored, str(record["image"]))
     except ConfigError as error:
         raise Refused(404, f"the picture cannot be read: {error}") from error

@@ -206,7 +206,8 @@ def build(
 
     looking: Inspects = inspector
     if window is not None:
-        window.about = {**asdict(identity), "receivers": sorted(receivers)}
+        named = {"receivers": sorted(receivers), "camera_kind": config.camera.kind}
+        window.about = {**asdict(identity), **named}
         looking = Watched(inspector, window)
     station = Station(
         camera=camera,

@@ -5,6 +5,7 @@ import json
 import socket
 import sqlite3
 import subprocess
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline.web.board import Board
 from pipeline.web.desk import SESSION_S, Desk, Role
 from pipeline.web.server import Address, check, prepare
 from tests.dashboards import config_in, dashboard, fill, mixed, pictured, record, token
+from tests.doubles import LIMIT_S
 from tests.perf.bombs import bombs, lay, wait_for_parts, was_refused
 
 PASSWORD = "correct horse battery"
@@ -249,6 +251,19 @@ def test_no_page_has_a_script_or_a_style_in_it() -> None:
         assert "innerHTML" not in text and "eval(" not in text, file
         assert "http://" not in text.replace("http://www.w3.org/", ""), file
         assert "https://" not in text, file
+
+
+def test_a_stream_ends_soon_after_the_session_that_asked_for_it(
+    locked: httpx.Client, config: StationConfig, board: Board
+) -> None:
+    log_in(locked, "viewer")
+    with locked.stream("GET", "/api/v1/events") as answer:
+        assert answer.status_code == 200
+        board.desk.remove_account("viewer", "test")
+        deadline = time.monotonic() + LIMIT_S
+        for _ in answer.iter_bytes():
+            assert time.monotonic() < deadline, "it goes on"
+    assert locked.get("/api/v1/line").status_code == 401
 
 
 # -- input ----------------------------------------------------------------------------------

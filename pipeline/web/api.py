@@ -17,12 +17,14 @@ from pipeline.web.board import Board
 from pipeline.web.desk import Review, Role
 from pipeline.web.exports import FORMATS, export
 from pipeline.web.operations import Asked, Operation
+from pipeline.web.panel import MAX_VIDEO_BYTES
 from pipeline.web.preview import flips
 from pipeline.web.requests import (
     ChartQuery,
     ExportQuery,
     FaultBody,
     LimitQuery,
+    LineBody,
     MapQuery,
     ParetoQuery,
     PartsQuery,
@@ -30,6 +32,7 @@ from pipeline.web.requests import (
     PreviewBody,
     ReviewBody,
     TrendQuery,
+    VideoQuery,
 )
 from pipeline.web.rerun import run_again
 from pipeline.web.stationpage import station_page
@@ -185,14 +188,32 @@ def _audit(board: Board, asked: Asked) -> Any:
 
 
 def _faults(board: Board, asked: Asked) -> Any:
-    return board.faults()
+    return board.panel.faults()
 
 
 def _ask_fault(board: Board, asked: Asked) -> Any:
     body = asked.query
-    board.ask_fault(body.name, body.on)
+    board.panel.ask_fault(body.name, body.on)
     _note_patiently(board, asked.person.name, {"name": body.name, "on": body.on})
-    return board.faults()
+    return board.panel.faults()
+
+
+def _lines(board: Board, asked: Asked) -> Any:
+    return board.panel.lines()
+
+
+def _ask_line(board: Board, asked: Asked) -> Any:
+    board.panel.ask_line(asked.query.line)
+    board.desk.note(asked.person.name, "demo.line", {"line": asked.query.line})
+    return board.panel.lines()
+
+
+def _add_video(board: Board, asked: Asked) -> Any:
+    assert asked.file is not None
+    with asked.file as sent:
+        line = board.panel.add_video(asked.query.name, sent)
+    board.desk.note(asked.person.name, "demo.video", {"line": line})
+    return {"line": line} | board.panel.lines()
 
 
 def _note_patiently(board: Board, who: str, what: dict[str, Any]) -> None:
@@ -256,4 +277,15 @@ _STATION = (
 _DEMO = (
     Operation("GET", "/demo/faults", _VIEWER, _faults, "Faults: offered, and asked for."),
     Operation("POST", "/demo/faults", _ENGINEER, _ask_fault, "Make or end one.", FaultBody),
+    Operation("GET", "/demo/lines", _VIEWER, _lines, "Lines: offered, and which one runs."),
+    Operation("POST", "/demo/lines", _ENGINEER, _ask_line, "Run another line.", LineBody),
+    Operation(
+        "POST",
+        "/demo/videos",
+        _ENGINEER,
+        _add_video,
+        "Send a video of a line.",
+        VideoQuery,
+        uploads=MAX_VIDEO_BYTES,
+    ),
 )

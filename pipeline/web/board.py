@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,8 +20,6 @@ from pipeline.limits import read_bounded
 from pipeline.live import View
 from pipeline.quality.truthfile import FILE as TRUTH_FILE
 from pipeline.quality.truthfile import TruthFile
-from pipeline.trouble import FILE as FAULTS_FILE
-from pipeline.trouble import OFFERED, read_wishes
 from pipeline.types import Image
 from pipeline.vision.picture import decode_picture, encode_jpeg
 from pipeline.web import paint
@@ -31,6 +28,7 @@ from pipeline.web.desk import FOLDER, Desk
 from pipeline.web.hub import Hub
 from pipeline.web.index import Index
 from pipeline.web.ledger import Kept, LedgerReader
+from pipeline.web.panel import Panel
 
 SOURCE = "https://github.com/lineguard/lineguard"
 THUMBS_KEPT = 500
@@ -61,7 +59,7 @@ class Board:
 
     Args:
         config: the station file.
-        demo: whether the fault panel of the demo is shown.
+        demo: whether the demo's panel of faults and lines is shown.
 
     Raises:
         StoreError: the dashboard cannot keep its own files.
@@ -82,6 +80,7 @@ class Board:
         self.index = Index(config.store_path / FOLDER)
         self.desk = Desk.of(config.store_path)
         self.view = View(self.live, owner)
+        self.panel = Panel(self.live)
         truth = TruthFile(self.live / TRUTH_FILE) if demo else None
         self.hub = Hub(self.ledger, self.index, self.view, truth)
         self._thumbs = Thumbs()
@@ -134,30 +133,6 @@ class Board:
         if hashlib.sha256(data).hexdigest() != record["image_sha256"]:
             raise Refused(404, "the picture on the disk is not the one that the record names")
         return data
-
-    def faults(self) -> dict[str, dict[str, Any]]:
-        """Return which faults the demo has been asked for, and why some cannot be made here."""
-        return {
-            "faults": read_wishes(self.live / FAULTS_FILE),
-            "offered": read_wishes(self.live / OFFERED),
-        }
-
-    def ask_fault(self, name: str, on: bool) -> None:
-        """Ask the demo to make a fault, or to end it.
-
-        Raises:
-            Refused: it cannot be made here.
-            StoreError: there is no demo.
-        """
-        if on and (reason := read_wishes(self.live / OFFERED).get(name)):
-            raise Refused(400, str(reason))
-        wanted = read_wishes(self.live / FAULTS_FILE) | {name: on}
-        fresh = self.live / f"{FAULTS_FILE}.new"
-        try:
-            fresh.write_text(json.dumps(wanted))
-            fresh.replace(self.live / FAULTS_FILE)
-        except OSError as error:
-            raise StoreError(f"{fresh}: {error.strerror}; is the demo running?") from error
 
     def close(self) -> None:
         """Let go of all files; may be called twice."""

@@ -435,6 +435,13 @@ def test_a_port_that_is_taken_is_said(config: StationConfig) -> None:
             prepare(Board(config), Address(port=taken.getsockname()[1]))
 
 
+def test_an_answer_of_two_pieces_is_not_held_back(config: StationConfig) -> None:
+    """Without its protocol's number asyncio leaves Nagle's algorithm on: 40 ms for each answer."""
+    serving = prepare(Board(config), Address(port=0))
+    assert serving.listening.proto == socket.IPPROTO_TCP
+    serving.listening.close()
+
+
 def test_over_tls_the_cookie_is_secure(config: StationConfig, tmp_path: Path) -> None:
     certificate, key = _certificate(tmp_path)
     board = Board(config)

@@ -36,7 +36,7 @@ from pipeline.web.requests import (
 )
 from pipeline.web.rerun import run_again
 from pipeline.web.stationpage import station_page
-from pipeline.web.streams import JPEG, events, mjpeg
+from pipeline.web.streams import JPEG, events, mjpeg, pieces
 from pipeline.web.tables import MEDIA_TYPES, as_csv, as_parquet, found
 
 NOTE_S = 3.0
@@ -67,9 +67,9 @@ def _parquet(board: Board, asked: Asked) -> Response:
     return _file(as_parquet(board, asked.query), "parquet")
 
 
-def _file(pieces: Iterator[bytes], kind: str) -> Response:
+def _file(content: Iterator[bytes], kind: str) -> Response:
     headers = {"Content-Disposition": f'attachment; filename="parts.{kind}"'}
-    return StreamingResponse(pieces, media_type=MEDIA_TYPES[kind], headers=headers)
+    return StreamingResponse(content, media_type=MEDIA_TYPES[kind], headers=headers)
 
 
 def _part(board: Board, asked: Asked) -> Any:
@@ -139,7 +139,7 @@ def _export(board: Board, asked: Asked) -> Response:
     made = export(board, FORMATS[name])
     board.desk.note(asked.person.name, "export", {"format": name, "parts": made.parts})
     headers = {"Content-Disposition": f'attachment; filename="reviewed-{name}.zip"'}
-    return StreamingResponse(made.pieces(), media_type="application/zip", headers=headers)
+    return StreamingResponse(pieces(made.file), media_type="application/zip", headers=headers)
 
 
 def _pareto(board: Board, asked: Asked) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import IO, Any
 
 from pipeline.assembly import live_path
@@ -33,6 +33,9 @@ from pipeline.web.panel import Panel
 SOURCE = "https://github.com/lineguard/lineguard"
 THUMBS_KEPT = 500
 MAX_PICTURE_BYTES = 64 << 20
+OPENED_AT_ONCE = 2
+"""The largest picture that is opened takes 192 MB for a moment; forty at once would be too many."""
+
 QUALITY = 88
 
 
@@ -84,6 +87,7 @@ class Board:
         truth = TruthFile(self.live / TRUTH_FILE) if demo else None
         self.hub = Hub(self.ledger, self.index, self.view, truth)
         self._thumbs = Thumbs()
+        self._opening = BoundedSemaphore(OPENED_AT_ONCE)
 
     @cached_property
     def bundle(self) -> Bundle:
@@ -110,11 +114,12 @@ class Board:
         stored = self.stored(record)
         if view == "full":
             return stored
-        image = decoded(stored, record)
-        if view == "part":
-            return encode_jpeg(paint.cut_out(image, record), QUALITY)
-        jpeg = encode_jpeg(paint.thumbnail(image, record), QUALITY)
-        self._thumbs.put(id, jpeg)
+        with self._opening:
+            image = decoded(stored, record)
+            cut = paint.cut_out if view == "part" else paint.thumbnail
+            jpeg = encode_jpeg(cut(image, record), QUALITY)
+        if view == "thumb":
+            self._thumbs.put(id, jpeg)
         return jpeg
 
     def stored(self, record: Mapping[str, Any]) -> bytes:

@@ -18,7 +18,6 @@ from pipeline.web.board import Board, decoded
 
 PARTS_AT_MOST = 5000
 IN_MEMORY_BYTES = 16 << 20
-PIECE_BYTES = 1 << 16
 QUALITY = 95
 PLAIN_NAME = re.compile("[0-9A-Za-z_-]{1,64}")
 
@@ -69,12 +68,6 @@ class Export:
     file: IO[bytes]
     parts: int
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the archive piece by piece, and let go of it."""
-        with self.file:
-            while piece := self.file.read(PIECE_BYTES):
-                yield piece
-
 
 def export(board: Board, format: Format) -> Export:
     """Pack the newest reviewed parts that still have their picture."""
@@ -87,7 +80,6 @@ def export(board: Board, format: Format) -> Export:
             if part is not None:
                 labelled.append(part)
         format.write(archive, labelled, board.bundle.manifest.labels)
-    file.seek(0)
     return Export(file, len(labelled))
 
 

@@ -62,9 +62,9 @@ def offers(shown: Shown) -> dict[str, str]:
     }
 
 
-def webcams() -> tuple[int, ...]:
+def webcams(devices: Path = DEVICES) -> tuple[int, ...]:
     """Return the numbers of the video devices of this machine."""
-    named = (re.fullmatch(r"video(\d{1,2})", device.name) for device in DEVICES.glob("video*"))
+    named = (re.fullmatch(r"video(\d{1,2})", device.name) for device in devices.glob("video*"))
     return tuple(sorted(int(found[1]) for found in named if found))
 
 

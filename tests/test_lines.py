@@ -47,6 +47,12 @@ def test_videos_with_plain_names_are_offered_and_every_webcam(tmp_path: Path, li
     assert list(offers(shown)) == [FIRST, "video:a line.mp4", *cameras]
 
 
+def test_webcams_are_the_video_devices_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for name in ("video10", "video2", "video-dec0", "video", "v4l-subdev0"):
+        (tmp_path / name).touch()
+    assert webcams(tmp_path) == (2, 10)
+
+
 def test_a_choice_ends_the_line_that_runs_and_is_taken_up(
     tmp_path: Path, lines: Lines, videos: Path
 ) -> None:

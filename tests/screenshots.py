@@ -38,6 +38,7 @@ SIZE = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 SHOWN_PX = 1024
 QUALITY = 84
+UNSURE = 4
 MARGIN, BOARD_PX = 40, (560, 590)
 
 
@@ -47,30 +48,29 @@ def main() -> None:
     parser.add_argument("--fill", type=int, default=0, help="boards that pass; no pictures yet")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--parts", type=int, default=20, help="that pass before the first picture")
+    parser.add_argument("--only", choices=("product", "mixed"), help="pictures of one of the lines")
     parser.add_argument("--png", action="store_true", help="as they are, not as small JPEG files")
     wanted = parser.parse_args()
     product, mixed = wanted.store / "product", wanted.store / "mixed"
     if wanted.fill:
         _fill(product, wanted.fill)
-        _fill(mixed, wanted.fill // 2, "--mixed")
     if wanted.out is None:
         return
     wanted.out.mkdir(exist_ok=True)
-    with _demo(product) as url, httpx.Client(base_url=url, timeout=30) as client:
-        _wait(client, wanted.parts)
-        _take(url, _failed(client), wanted.out, png=wanted.png)
-    with _demo(mixed, "--mixed") as url, httpx.Client(base_url=url, timeout=30) as client:
-        _wait(client, wanted.parts)
-        _review_some(client)
-        _take_review(url, wanted.out, png=wanted.png)
-    _verdicts(product, wanted.out / "verdicts.jpg")
+    if wanted.only != "mixed":
+        with _demo(product) as url, httpx.Client(base_url=url, timeout=30) as client:
+            _wait(client, wanted.parts)
+            _take(url, _failed(client), wanted.out, png=wanted.png)
+        _verdicts(product, wanted.out / "verdicts.jpg")
+    if wanted.only != "product":
+        with _demo(mixed, "--mixed") as url, httpx.Client(base_url=url, timeout=30) as client:
+            _review(client, _unsure(client))
+            _take_review(url, wanted.out, png=wanted.png)
 
 
-def _fill(store: Path, boards: int, *words: str) -> None:
-    all_words = ["demo", "--fast", "--no-web", "--seed", "2", "--boards", str(boards), *words]
-    subprocess.run(
-        [sys.executable, "-m", "pipeline", *all_words, "--store", str(store)], check=True
-    )
+def _fill(store: Path, boards: int) -> None:
+    words = ["demo", "--fast", "--no-web", "--seed", "2", "--boards", str(boards)]
+    subprocess.run([sys.executable, "-m", "pipeline", *words, "--store", str(store)], check=True)
 
 
 @contextmanager
@@ -158,10 +158,20 @@ def _failed(client: httpx.Client) -> str:
     return str(max((p for p in found if p["picture"]), key=lambda p: len(p["labels"]))["id"])
 
 
-def _review_some(client: httpx.Client) -> None:
-    """Review all unsure parts of this run but the newest one, as the line's truth has them."""
-    found = client.get("/api/v1/parts", params={"limit": 200, "verdict": "UNSURE"}).json()["parts"]
-    for part in [p for p in found if p["good"] is not None and p["review"] is None][1:]:
+def _unsure(client: httpx.Client) -> list[dict[str, Any]]:
+    """Wait for some unsure parts of this run, whose truth is known; return them, newest first."""
+    while True:
+        query = {"limit": 200, "verdict": "UNSURE"}
+        found = client.get("/api/v1/parts", params=query).json()["parts"]
+        known = [p for p in found if p["good"] is not None and p["picture"]]
+        if len(known) >= UNSURE:
+            return known
+        time.sleep(0.5)
+
+
+def _review(client: httpx.Client, parts: list[dict[str, Any]]) -> None:
+    """Review all but the newest two, as the line's truth has them."""
+    for part in parts[2:]:
         body = {"verdict": "PASS" if part["good"] else "FAIL"}
         path = f"/api/v1/parts/{part['id']}/review"
         client.post(path, json=body, headers=token(client)).raise_for_status()

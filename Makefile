@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STATION_EXTRAS := cpu,openvino,demo,web
-TEST_EXTRAS := $(STATION_EXTRAS),litert,signing,monitor,modbus,opcua,gpio,postgres,dev,lab
+TEST_EXTRAS := $(STATION_EXTRAS),litert,signing,monitor,modbus,opcua,gpio,postgres,parquet,dev,lab
 KILLS := 200
 
 .PHONY: demo test check fuzz check-deploy bench chaos clean

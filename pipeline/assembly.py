@@ -141,8 +141,12 @@ def open_camera(config: StationConfig, clock: Clock) -> Camera:
     return camera
 
 
-def make_inspector(config: StationConfig, model: Model) -> Inspector:
-    """Make the straight function from frame to verdict that station, replay and tests share."""
+def make_inspector(config: StationConfig, model: Model, clock: Clock | None = None) -> Inspector:
+    """Make the straight function from frame to verdict that station, replay and tests share.
+
+    Args:
+        clock: tells it where the time goes; None leaves that out.
+    """
     parts = config.document.parts
     trigger = plugins.load("triggers", config.trigger.kind).create(config.trigger.options)
     return Inspector(
@@ -156,6 +160,7 @@ def make_inspector(config: StationConfig, model: Model) -> Inspector:
         half_turns=parts.half_turns,
         light=Light(config.document.recipe.brightness, learns=trigger.tracks),
         look=None if model.workers is None else model.workers.look,
+        now_ns=None if clock is None else clock.now_ns,
     )
 
 
@@ -181,7 +186,7 @@ def build(
     # trigger takes 0.9 instead of 1.6 ms of it per frame.
     cv2.setNumThreads(1)
     model = open_model(config)
-    inspector, identity = make_inspector(config, model), identity_of(config, model)
+    inspector, identity = make_inspector(config, model, clock), identity_of(config, model)
     camera = camera or open_camera(config, clock)
     receivers = _receivers(config)
     store = config.document.store
@@ -201,7 +206,8 @@ def build(
 
     looking: Inspects = inspector
     if window is not None:
-        window.about = {**asdict(identity), "receivers": sorted(receivers)}
+        named = {"receivers": sorted(receivers), "camera_kind": config.camera.kind}
+        window.about = {**asdict(identity), **named}
         looking = Watched(inspector, window)
     station = Station(
         camera=camera,

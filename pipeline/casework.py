@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,8 +11,16 @@ from typing import TypeAlias
 
 from pipeline.types import Box, Decision, Defect, Detections, Image, Part
 
-Look: TypeAlias = "Callable[[Image, Box], Future[Detections]]"
+Look: TypeAlias = "Callable[[Image, Box], Future[Looked]]"
 """Begins to look at the part at a box, pixels of the image; what it gives is in such pixels too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was found in a picture, and how long that took, ns."""
+
+    found: Detections
+    took_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,7 @@ class View:
 
     image: Image
     box: Box
-    found: Future[Detections]
+    found: Future[Looked]
     turned: bool = False
 
 
@@ -63,6 +72,7 @@ class Case:
         last_box: where it was when the newest picture was taken, pixels of the frame.
         doubt: why what was seen of it cannot be trusted.
         failure: what the model failed with.
+        look_ns: how long looking at its pictures has taken, all together.
     """
 
     part: Part
@@ -79,6 +89,7 @@ class Case:
     last_box: Box | None = None
     doubt: str | None = None
     failure: BaseException | None = None
+    look_ns: int = 0
     _strongest: float = -1.0
 
     def take_in(self, *, wait: bool) -> bool:
@@ -98,7 +109,9 @@ class Case:
         return not self.begun
 
     def _add(self, view: View) -> None:
-        found = view.found.result()
+        looked = view.found.result()
+        found = looked.found
+        self.look_ns += looked.took_ns
         if view.turned:
             found = found.turned(view.image.shape[1], view.image.shape[0])
         self.views.append(found.shifted(-view.box.x0, -view.box.y0))
@@ -111,9 +124,16 @@ class Case:
 def at_once(detect_at: Callable[[Image, Box], Detections]) -> Look:
     """Look at a picture before going on: one inference at a time has all cores."""
 
-    def look(image: Image, box: Box) -> Future[Detections]:
-        found: Future[Detections] = Future()
-        found.set_result(detect_at(image, box))
+    def look(image: Image, box: Box) -> Future[Looked]:
+        found: Future[Looked] = Future()
+        found.set_result(looked(detect_at, image, box))
         return found
 
     return look
+
+
+def looked(detect_at: Callable[[Image, Box], Detections], image: Image, box: Box) -> Looked:
+    """Look at a picture, and take the time: for the record alone, no decision depends on it."""
+    begun_ns = time.monotonic_ns()
+    found = detect_at(image, box)
+    return Looked(found, time.monotonic_ns() - begun_ns)

@@ -16,14 +16,15 @@ from pipeline.assembly import build, live_path, open_camera, open_window
 from pipeline.cameras.synthetic import Synthetic
 from pipeline.clock import SystemClock
 from pipeline.config import StationConfig, load
-from pipeline.errors import ConfigError, PublishError
+from pipeline.errors import ConfigError, LineguardError, PublishError
+from pipeline.lines import Lines
 from pipeline.live import live_folder
 from pipeline.plugins import vendor
 from pipeline.publishers._broker import DemoBroker
 from pipeline.quality.truth import Comparison, TruePart, compare
 from pipeline.quality.truthfile import FILE as TRUTH_FILE
 from pipeline.quality.truthfile import line_of
-from pipeline.replay import VIDEO_SUFFIXES, Replay, source_section
+from pipeline.replay import Replay
 from pipeline.smalldisk import small_disk
 from pipeline.station import STOPPED, Station
 from pipeline.trouble import (
@@ -91,66 +92,82 @@ def drawn_line(
     }
 
 
-def filmed_line(video: Path, *, endless: bool, realtime: bool) -> dict[str, Any]:
-    """Return the camera section of a video; an endless one begins again at its end.
-
-    Raises:
-        ConfigError: there is no such video.
-    """
-    section = source_section(video, realtime=realtime)
-    if section["kind"] != "video":
-        raise ConfigError(f"{video}: not a video; name one of {', '.join(VIDEO_SUFFIXES)}")
-    return section | {"loop": endless}
-
-
-def webcam(number: int) -> dict[str, Any]:
-    """Return the camera section of a webcam."""
-    return {"kind": "v4l2", "device": f"/dev/video{number}"}
-
-
 def demo(
     file: Path,
     place: Place,
     camera: Mapping[str, Any],
     *,
+    words: str = "Drawn boards",
+    videos: Path | None = None,
     on_start: Callable[[Station, int | None], None],
     on_message: Callable[[dict[str, Any]], None],
+    on_change: Callable[[str, Replay], None] = lambda words, done: None,
 ) -> Replay:
-    """Run the demo line to its end.
+    """Run the demo line to its end, and then every other line that was chosen on the page.
 
     Args:
         file: the station file.
         place: where the records go.
         camera: section of the station file that shows the line.
-        on_start: told the station, which it may stop, and the number of frames if that is known.
+        words: what that line is called on the page.
+        videos: a folder whose videos may be chosen on the page, or None.
+        on_start: told each station, which it may stop, and the number of frames if that is known.
         on_message: called with each inspection that a subscriber got from the broker.
+        on_change: told of a line that ended because another was chosen, and what it gave.
 
     Returns:
-        The records, beside the truth of the line if that is known: of a drawn one.
+        The records of the last line, beside the truth if that is known: of a drawn one.
     """
     with DemoBroker() as broker:
-        config, clock = _config(file, place, camera, broker), SystemClock()
-        source: Any = open_camera(config, clock)
-        drawn = config.camera.kind == "synthetic"
-        inbox, records = _Inbox(on_message), list[Record]()
-        window, live = open_window(config, clock), live_path(config)
-        teller = _TruthTeller(live / TRUTH_FILE, source if drawn else None)
+        config = _config(file, place, camera, broker)
+        inbox, live = _Inbox(on_message), live_path(config)
+        open_window(config, SystemClock())  # makes its folder: lines and faults are told there
+        (live / TRUTH_FILE).unlink(missing_ok=True)
         with (
             _subscriber(broker.host, broker.port, inbox),
             _trouble(live, broker, place) as trouble,
+            Lines(live, camera, words, videos) as lines,
         ):
 
-            def keep(record: Record) -> None:
-                records.append(record)
-                teller.tell(record)
+            def begin(station: Station, total: int | None) -> None:
+                on_start(station, total)
+                lines.runs(station.stop)
 
-            troubled = TroubledCamera(source, trouble.has, config.document.station.name)
-            station = build(config, clock, keep, troubled, window=window)
-            on_start(station, source.total)
-            with window.on(station):
-                tally = station.run()
-            inbox.wait_for(len(records))
-        return Replay(tuple(records), tally, _compared(records, source.truth) if drawn else None)
+            while True:
+                said = lines.words
+                try:
+                    config = _config(file, place, lines.section, broker)
+                    done = _run(config, trouble, begin)
+                except LineguardError as error:
+                    if not lines.fall_back(error):
+                        raise
+                    continue
+                inbox.wait_for(done.records)
+                if not lines.advance():
+                    return done
+                on_change(said, done)
+
+
+def _run(
+    config: StationConfig, trouble: Trouble, on_start: Callable[[Station, int | None], None]
+) -> Replay:
+    """Run one line until it ends or is ended."""
+    clock, records = SystemClock(), list[Record]()
+    source: Any = open_camera(config, clock)
+    drawn = config.camera.kind == "synthetic"
+    window = open_window(config, clock)
+    teller = _TruthTeller(live_path(config) / TRUTH_FILE, source if drawn else None)
+
+    def keep(record: Record) -> None:
+        records.append(record)
+        teller.tell(record)
+
+    troubled = TroubledCamera(source, trouble.has, config.document.station.name)
+    station = build(config, clock, keep, troubled, window=window)
+    on_start(station, source.total)
+    with window.on(station):
+        tally = station.run()
+    return Replay(tuple(records), tally, _compared(records, source.truth) if drawn else None)
 
 
 def _config(
@@ -203,7 +220,6 @@ class _TruthTeller:
         self._file = file
         self._camera = camera
         self._next = 0
-        self._file.unlink(missing_ok=True)
 
     def tell(self, record: Record) -> None:
         """Write of every board up to the one that a record is of."""
@@ -232,10 +248,11 @@ class _Inbox:
             self._ids.add(event["id"])
             self._changed.notify_all()
 
-    def wait_for(self, count: int) -> None:
-        """Return once ``count`` different messages came, or after a bounded time."""
+    def wait_for(self, records: Sequence[Record]) -> None:
+        """Return once a message of each of them came, or after a bounded time."""
+        wanted = {record.id for record in records}
         with self._changed:
-            self._changed.wait_for(lambda: len(self._ids) >= count, LAST_MESSAGE_S)
+            self._changed.wait_for(lambda: wanted <= self._ids, LAST_MESSAGE_S)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
-"""The frame's way from exposure to verdict, the same for all callers: no threads, I/O or clock."""
+"""The frame's way from exposure to verdict, the same for all callers: no threads or I/O."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -49,6 +49,7 @@ class _Due:
     shown: Case
     t_ns: int
     given: Decision | None
+    spent_ns: Mapping[str, int]
 
 
 class Inspector:
@@ -64,6 +65,8 @@ class Inspector:
         look: begins to look at a part; several pictures may be looked at at once. The verdicts are
             the same and come in the same order, but a verdict whose pictures are not done comes
             with a later call: ``owes``, ``settle``. None looks with ``detector`` at once.
+        now_ns: tells the time, on the clock of the frames, so that it can be said where it went;
+            no decision depends on it. None leaves that out.
 
     Attributes:
         fault: why what is seen now cannot be trusted, or None; parts in view become UNSURE.
@@ -82,6 +85,7 @@ class Inspector:
         half_turns: bool = False,
         light: Light | None = None,
         look: Look | None = None,
+        now_ns: Callable[[], int] | None = None,
     ) -> None:
         self.trigger = trigger
         self._light = light or Light(None, learns=False)
@@ -92,6 +96,8 @@ class Inspector:
         self._decide_at = decide_at
         self._sure_by = sure_by
         self._half_turns = half_turns
+        self._now_ns = now_ns
+        self._spent_ns: Mapping[str, int] = {}
         self._tracker = BeltTracker(trigger.axis, lost_after_frames)
         self._cases: dict[int, Case] = {}
         self._due: deque[_Due] = deque()
@@ -112,9 +118,11 @@ class Inspector:
         Raises:
             ModelError: the model failed; the parts in view are still undecided: see ``give_up``.
         """
+        taken_ns = self._now_ns() if self._now_ns else 0
         sightings = self.trigger.sightings(frame)
         self._last_seq = frame.seq
         if not self.trigger.tracks:
+            self._note_time(frame, taken_ns)
             return self._decide_each(frame, sightings)
         self._judge_view(frame, sightings)
         followed = self._tracker.follow(frame, sightings)
@@ -122,6 +130,7 @@ class Inspector:
             self._case(track.part).part = track.part
         self._judge_light(frame, followed.present)
         self._doubt_all()
+        self._note_time(frame, taken_ns)
         for track in followed.present:
             self._look(frame, track)
         # A part that crossed a dim picture does not prove that the belt is the one it was.
@@ -157,12 +166,19 @@ class Inspector:
     def finish(self, t_ns: int) -> tuple[Inspection, ...]:
         """Decide, at the end of a recording, the parts that were seen whole and are due."""
         tracks = self._tracker.drop_all()
+        self._spent_ns = {}
         self._decide(
             [t.part.id for t in tracks if t.entered is not None and self._decide_at is None], t_ns
         )
         self._cases.clear()
         self._decide_unseen(None, t_ns, "the recording ended before a frame showed it")
         return self._settled(wait=True)
+
+    def _note_time(self, frame: Frame, taken_ns: int) -> None:
+        """Note where the time of this frame went until its parts are known."""
+        if self._now_ns is not None:
+            trigger_ns = self._now_ns() - taken_ns
+            self._spent_ns = {"wait": taken_ns - frame.t_ns, "trigger": trigger_ns}
 
     def _judge_view(self, frame: Frame, sightings: Iterable[Sighting]) -> None:
         """Be at fault while the trigger is, or while one part fills the view and does not end.
@@ -308,7 +324,9 @@ class Inspector:
             if not case.is_closed:
                 shown = Case(case.part, is_closed=True)
                 self._cases[case.part.id] = shown
-                self._due.append(_Due(case, shown, t_ns, given))
+                # What no frame led to was not on its way through the stages.
+                spent_ns = {} if given else self._spent_ns
+                self._due.append(_Due(case, shown, t_ns, given, spent_ns))
 
     def _settled(self, *, wait: bool = False, failing: bool = True) -> tuple[Inspection, ...]:
         """Return the parts that are due, in their order, as far as their pictures are done.
@@ -327,9 +345,23 @@ class Inspector:
         done = []
         for due in ready:
             self._due.popleft()
-            done.append(self._closed(due.case, due.t_ns, due.given))
+            done.append(self._timed(due))
             due.shown.decided = in_view(done[-1])
         return tuple(done)
+
+    def _timed(self, due: _Due) -> Inspection:
+        """Close a case; say where its time went, if a frame led to the decision."""
+        if self._now_ns is None or not due.spent_ns:
+            return self._closed(due.case, due.t_ns, due.given)
+        begun_ns = self._now_ns()
+        closed = self._closed(due.case, due.t_ns, due.given)
+        decided_ns = self._now_ns()
+        rules_ns = decided_ns - begun_ns
+        return replace(
+            closed,
+            stamps={**closed.stamps, "decided": decided_ns},
+            spent_ns={**due.spent_ns, "look": due.case.look_ns, "rules": rules_ns},
+        )
 
     def _closed(self, case: Case, t_ns: int, given: Decision | None = None) -> Inspection:
         defects = vote(case.views, self._labels)

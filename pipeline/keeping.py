@@ -131,7 +131,7 @@ class Keeper:
         if self._intents is None:
             return inspections
         time, link = self._clock.wall(), Link(1, GENESIS)
-        now = {"acted": self._clock.now_ns()}
+        now = dict.fromkeys(("acted", "written"), self._clock.now_ns())
         bare = [replace(i, stamps={**now, **i.stamps}) for i in inspections]
         try:
             self._intents.note([record_of(i, self._identity, link, time, None) for i in bare])
@@ -256,8 +256,6 @@ class Keeper:
         time = self._clock.wall()
         verdict = inspection.decision.verdict.value.lower()
         name = f"{time:%Y/%m/%d/%H%M%S}-{self._identity.run}-{inspection.part.id:08d}-{verdict}"
-        stamps = {"acted": self._clock.now_ns(), **inspection.stamps}
-        inspection = replace(inspection, stamps=stamps)
         picture = None
         try:
             picture = self._keep_picture(inspection, name)
@@ -265,7 +263,10 @@ class Keeper:
             self._readiness.fault(DISK, str(error))
         except StoreError as error:
             self._fail(error)  # its record is still written: that matters more
-        return lambda link: record_of(inspection, self._identity, link, time, picture)
+        now_ns = self._clock.now_ns()
+        stamps = {"acted": now_ns, **inspection.stamps, "written": now_ns}
+        timed = replace(inspection, stamps=stamps)
+        return lambda link: record_of(timed, self._identity, link, time, picture)
 
 
 def _unsure(inspection: Inspection, reason: str) -> Inspection:

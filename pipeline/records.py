@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from pipeline.types import RECORD_SCHEMA, Box, DefectRow, Inspection, Record
+from pipeline.clock import NS_PER_MS
+from pipeline.types import RECORD_SCHEMA, Box, DefectRow, Inspection, Record, Stages
 
 GENESIS = "0" * 64
 """Stands for the hash of the record before the first one."""
@@ -80,6 +81,7 @@ def record_of(
         image_box=_rounded(inspection.picture_box) if picture and inspection.picture_box else None,
         image_verdict=inspection.picture_verdict if picture else None,
         previous_sha256=link.previous_sha256,
+        stages_ms=_stages(inspection),
     )
 
 
@@ -91,7 +93,19 @@ def uuid7(time: datetime) -> UUID:
 
 
 def _latency_ms(stamps: Mapping[str, int]) -> float:
-    return round((stamps["acted"] - stamps["exposed"]) / 1e6, 3)
+    return _ms(stamps["acted"] - stamps["exposed"])
+
+
+def _stages(inspection: Inspection) -> Stages | None:
+    stamps, spent = inspection.stamps, inspection.spent_ns
+    if not spent:
+        return None
+    record_ns = stamps["written"] - stamps["decided"]
+    return Stages(**{name: _ms(ns) for name, ns in spent.items()}, record=_ms(record_ns))
+
+
+def _ms(ns: int) -> float:
+    return round(ns / NS_PER_MS, 3)
 
 
 def _rounded(box: Box) -> tuple[float, float, float, float]:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.limits import each_once, no_constant
-from pipeline.types import RECORD_SCHEMA, DefectRow, Record, Verdict
+from pipeline.types import RECORD_SCHEMA, DefectRow, Record, Stages, Verdict
 
 MAX_BYTES = 64 * 1024
 EVENT_TYPE = "io.lineguard.inspection.v1"
@@ -55,6 +55,7 @@ EXAMPLE = Record(
     image_box=(288.0, 96.0, 928.0, 576.0),
     image_verdict=Verdict.FAIL,
     previous_sha256=hashlib.sha256(b"previous").hexdigest(),
+    stages_ms=Stages(wait=11.204, trigger=1.31, look=131.87, rules=0.204, record=0.482),
 )
 """The record that the documents show; tests vary it."""
 
@@ -78,9 +79,9 @@ def as_dict(record: Record) -> dict[str, Any]:
     Raises:
         StoreError: a value is of the wrong type.
     """
-    defects = tuple(_flat(d) if isinstance(d, DefectRow) else d for d in record.defects)
+    rows = {name: _rows(getattr(record, name)) for name in ("defects", "stages_ms")}
     try:
-        sound = _RECORD.validate_python({**_flat(record), "defects": defects})
+        sound = _RECORD.validate_python({**_flat(record), **rows})
     except ValidationError as error:
         raise StoreError(f"record {record.id}: {_first(error)}; it cannot be stored") from error
     return _plain(sound)
@@ -134,14 +135,26 @@ def sha256(record: Record) -> str:
     return hashlib.sha256(encode(record)).hexdigest()
 
 
-def _flat(row: Record | DefectRow) -> dict[str, Any]:
+def _rows(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_rows(row) for row in value)
+    return _flat(value) if isinstance(value, DefectRow | Stages) else value
+
+
+def _flat(row: Record | DefectRow | Stages) -> dict[str, Any]:
     """Do what ``dataclasses.asdict`` does without its deep copies, most of the cost of a record."""
     return {name: getattr(row, name) for name in row.__slots__}
 
 
 def _plain(sound: Record) -> dict[str, Any]:
-    """Return a record whose values are of the right types as JSON values."""
+    """Return a record whose values are of the right types as JSON values.
+
+    A key that came later is left out where there is nothing to say: records without it, and the
+    hashes over them, stay as they are.
+    """
     plain: dict[str, Any] = _RECORD.dump_python(sound, mode="json")
+    if sound.stages_ms is None:
+        del plain["stages_ms"]
     return plain
 
 
@@ -203,7 +216,12 @@ def record_schema(refs: str = "#/$defs/") -> dict[str, Any]:
     """
     schema = _RECORD.json_schema(ref_template=refs + "{model}")
     _describe(schema, Record)
-    _describe(schema["$defs"]["DefectRow"], DefectRow)
+    for row in (DefectRow, Stages):
+        _describe(schema["$defs"][row.__name__], row)
+    schema["properties"]["stages_ms"] = {
+        "$ref": refs.format(model="") + "Stages",
+        "description": schema["properties"]["stages_ms"]["description"],
+    }
     schema["properties"]["schema"]["const"] = RECORD_SCHEMA
     for key, format_name in _FORMATS.items():
         schema["properties"][key]["format"] = format_name
@@ -290,7 +308,7 @@ def _check_version(given: Any) -> None:
 
 def _unknown(given: dict[str, Any]) -> str:
     here = sorted(set(given) - {field.name for field in fields(Record)})
-    return f"{here[0]!r:.60}" if here else "in one of its defects"
+    return f"{here[0]!r:.60}" if here else "within its defects or stages"
 
 
 def _first(error: ValidationError) -> str:

@@ -187,8 +187,11 @@ class Inspection:
         picture: the view that shows the decision best, or None if there was no view.
         picture_box: the part within ``picture``, pixels.
         picture_verdict: what the rules say of ``picture`` alone.
-        stamps: monotonic time per stage, ns: ``exposed`` (of the frame that led to the decision),
-            ``decided``; the station adds ``acted``.
+        stamps: monotonic time per stage, ns: ``exposed`` (of the frame that led to the decision);
+            the station adds ``acted``. Where the inspector can tell the time there is also
+            ``decided``, and the station adds ``written``.
+        spent_ns: where the time before the decision went: ``wait``, ``trigger``, ``look``,
+            ``rules`` (see ``Stages``); empty where no frame led to it, or nobody tells the time.
     """
 
     part: Part
@@ -199,6 +202,7 @@ class Inspection:
     picture_box: Box | None
     picture_verdict: Verdict | None = None
     stamps: Mapping[str, int] = field(default_factory=dict)
+    spent_ns: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +213,27 @@ class DefectRow:
     score: float
     xyxy: tuple[float, float, float, float]
     votes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Where the time of a part went, milliseconds.
+
+    Attributes:
+        wait: from the exposure that led to the decision until that frame was taken up: the way
+            out of the camera, and the frames before it.
+        trigger: finding and following the parts in that frame.
+        look: the model, over all pictures of the part; those that earlier frames gave included.
+        rules: voting over the pictures, and the rules.
+        record: from the verdict to the writing of the record: the keeping of the picture, and the
+            records before it. What the disk takes to commit it, the record cannot know.
+    """
+
+    wait: float
+    trigger: float
+    look: float
+    rules: float
+    record: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +269,7 @@ class Record:
         image_verdict: what the rules say of that picture alone, or None; the verdict of a part
             is voted over all its views.
         previous_sha256: hash of the record before, which chains them.
+        stages_ms: where the time went; left out where no frame led to the decision.
     """
 
     schema: int
@@ -273,3 +299,4 @@ class Record:
     image_box: tuple[float, float, float, float] | None
     image_verdict: Verdict | None
     previous_sha256: str
+    stages_ms: Stages | None = None

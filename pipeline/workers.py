@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Generic, Protocol, TypeVar
 
+from pipeline.casework import Looked, looked
 from pipeline.types import Box, Detections, Image
 
 BEGUN_PER_WORKER = 2
@@ -39,10 +40,10 @@ class Workers(Generic[D]):
         self._threads = ThreadPoolExecutor(self._count, "worker")
         self._room = threading.BoundedSemaphore(BEGUN_PER_WORKER * self._count)
 
-    def look(self, image: Image, box: Box) -> Future[Detections]:
+    def look(self, image: Image, box: Box) -> Future[Looked]:
         """Begin to look at a part; wait if too many have begun."""
         self._room.acquire()
-        found = self._threads.submit(self._with_detector, lambda d: d.detect_at(image, box))
+        found = self._threads.submit(self._with_detector, lambda d: looked(d.detect_at, image, box))
         found.add_done_callback(lambda _: self._room.release())
         return found
 

@@ -102,11 +102,18 @@ def mixed(count: int) -> list[Any]:
     return [record(n, *kinds.get(n % 10, ("PASS",))) for n in range(1, count + 1)]
 
 
-def pictured(config: StationConfig, number: int, verdict: str, labels: Sequence[str]) -> Any:
-    """Return a draft whose picture lies in the store."""
+def pictured(
+    config: StationConfig,
+    number: int,
+    verdict: str,
+    labels: Sequence[str],
+    data: bytes | None = None,
+) -> Any:
+    """Return a draft whose picture, or what ``data`` puts in its place, lies in the store."""
     image = np.full((200, 240, 3), 60, np.uint8)
     image[10 : 10 + PART_PX, 10 : 10 + PART_PX] = (60, 140, 90)
-    kept = Pictures(config.store_path, 1 << 30).keep(f"2026/{number:08d}", encode_jpeg(image))
+    pictures = Pictures(config.store_path, 1 << 30)
+    kept = pictures.keep(f"2026/{number:08d}", data or encode_jpeg(image))
     return record(number, verdict, labels, image=kept.path, image_sha256=kept.sha256)
 
 

@@ -1,9 +1,12 @@
 """Takes the pictures of docs/images anew: the demo, visited by a browser, in light and in dark.
 
-    python -m tests.screenshots --out docs/images
+    python -m tests.screenshots --store /tmp/shots --fill 110
+    python -m tests.screenshots --store /tmp/shots --out docs/images
 
-It needs playwright and Debian's chromium. The line runs for a while first, so that every page has
-something to show, and some parts are reviewed.
+It needs playwright and Debian's chromium. The first call lets boards pass as fast as they go, so
+that every page has something to show; the second shows a line that runs, and reviews some parts.
+The model is unsure of next to none of the product's boards: the review page is that of a line on
+which every board has a layout of its own (``demo --mixed``).
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,39 +33,63 @@ from pipeline.types import Box, Defect, Record, Verdict
 from pipeline.vision.draw import annotate, marks_of_defects
 from tests.dashboards import token
 
-PAGES = ("line", "quality", "parts", "part", "review", "station", "recipes")
+PAGES = ("line", "quality", "parts", "part", "station", "recipes")
 SIZE = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 SHOWN_PX = 1024
 QUALITY = 84
-REVIEWED = 8
+UNSURE = 4
 MARGIN, BOARD_PX = 40, (560, 590)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--parts", type=int, default=110, help="that pass before the first picture")
+    parser.add_argument("--store", type=Path, required=True, help="folder of both lines' records")
+    parser.add_argument("--fill", type=int, default=0, help="boards that pass; no pictures yet")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--parts", type=int, default=20, help="that pass before the first picture")
+    parser.add_argument("--only", choices=("product", "mixed"), help="pictures of one of the lines")
     parser.add_argument("--png", action="store_true", help="as they are, not as small JPEG files")
     wanted = parser.parse_args()
+    product, mixed = wanted.store / "product", wanted.store / "mixed"
+    if wanted.fill:
+        _fill(product, wanted.fill)
+    if wanted.out is None:
+        return
     wanted.out.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="lineguard-shots-") as folder:
-        store = Path(folder) / "store"
-        words = ["demo", "--boards", "100000", "--port", "0", "--store", str(store)]
-        log = Path(folder) / "log"
-        with log.open("w") as stream:
-            demo = subprocess.Popen(
-                [sys.executable, "-m", "pipeline", *words],
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            )
-        try:
-            _take(_address(log), wanted.parts, wanted.out, png=wanted.png)
-        finally:
-            demo.send_signal(signal.SIGINT)
-            demo.wait(60)
-        _verdicts(store, wanted.out / "verdicts.jpg")
+    if wanted.only != "mixed":
+        with _demo(product) as url, httpx.Client(base_url=url, timeout=30) as client:
+            _wait(client, wanted.parts)
+            _take(url, _failed(client), wanted.out, png=wanted.png)
+        _verdicts(product, wanted.out / "verdicts.jpg")
+    if wanted.only != "product":
+        with _demo(mixed, "--mixed") as url, httpx.Client(base_url=url, timeout=30) as client:
+            _review(client, _unsure(client))
+            _take_review(url, wanted.out, png=wanted.png)
+
+
+def _fill(store: Path, boards: int) -> None:
+    words = ["demo", "--fast", "--no-web", "--seed", "2", "--boards", str(boards)]
+    subprocess.run([sys.executable, "-m", "pipeline", *words, "--store", str(store)], check=True)
+
+
+@contextmanager
+def _demo(store: Path, *words: str) -> Iterator[str]:
+    """Run the demo as a client does; yield the address of its page."""
+    log = store.with_suffix(".log")
+    all_words = ["demo", "--boards", "100000", "--port", "0", "--store", str(store), *words]
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", *all_words],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+    try:
+        yield _address(log)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
 
 
 def _address(log: Path) -> str:
@@ -72,17 +100,25 @@ def _address(log: Path) -> str:
         time.sleep(0.1)
 
 
-def _take(url: str, parts: int, out: Path, *, png: bool) -> None:
-    with httpx.Client(base_url=url, timeout=30) as client:
-        while (client.get("/api/v1/line").json().get("figures") or {}).get("parts", 0) < parts:
-            time.sleep(0.5)
-        part = _reviewed(client)
+def _wait(client: httpx.Client, parts: int) -> None:
+    """Wait until so many parts have passed in this run."""
+    while (client.get("/api/v1/line").json().get("figures") or {}).get("parts", 0) < parts:
+        time.sleep(0.5)
+
+
+@contextmanager
+def _browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as running:
-        chromium = running.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
+        found = shutil.which("chromium")
+        chromium = running.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+def _take(url: str, part: str, out: Path, *, png: bool) -> None:
+    with _browser() as chromium:
         for theme in ("light", "dark"):
             page = chromium.new_page(viewport=SIZE, color_scheme=theme)
             for name in PAGES:
@@ -104,19 +140,41 @@ def _take(url: str, parts: int, out: Path, *, png: bool) -> None:
         page.wait_for_timeout(700)
         _keep(page, out / "web-fault", png)
         page.click("[data-fault=lamp]")
-        chromium.close()
 
 
-def _reviewed(client: httpx.Client) -> str:
-    """Review some parts; return the id of a failed one with several defects."""
-    found = client.get("/api/v1/parts", params={"limit": 200}).json()["parts"]
-    chosen = [p for p in found if p["verdict"] != "PASS"][10 : 10 + REVIEWED]
-    for n, part in enumerate(chosen):
-        body = {"verdict": "PASS" if n % 5 == 4 else "FAIL"}
+def _take_review(url: str, out: Path, *, png: bool) -> None:
+    with _browser() as chromium:
+        for theme in ("light", "dark"):
+            page = chromium.new_page(viewport=SIZE, color_scheme=theme)
+            _open(page, url, "review", "")
+            page.wait_for_selector("text=Is this part good?")
+            page.wait_for_timeout(500)
+            _keep(page, out / f"web-review{'-dark' if theme == 'dark' else ''}", png)
+
+
+def _failed(client: httpx.Client) -> str:
+    """Return the id of a failed part with several defects."""
+    found = client.get("/api/v1/parts", params={"limit": 200, "verdict": "FAIL"}).json()["parts"]
+    return str(max((p for p in found if p["picture"]), key=lambda p: len(p["labels"]))["id"])
+
+
+def _unsure(client: httpx.Client) -> list[dict[str, Any]]:
+    """Wait for some unsure parts of this run, whose truth is known; return them, newest first."""
+    while True:
+        query = {"limit": 200, "verdict": "UNSURE"}
+        found = client.get("/api/v1/parts", params=query).json()["parts"]
+        known = [p for p in found if p["good"] is not None and p["picture"]]
+        if len(known) >= UNSURE:
+            return known
+        time.sleep(0.5)
+
+
+def _review(client: httpx.Client, parts: list[dict[str, Any]]) -> None:
+    """Review all but the newest two, as the line's truth has them."""
+    for part in parts[2:]:
+        body = {"verdict": "PASS" if part["good"] else "FAIL"}
         path = f"/api/v1/parts/{part['id']}/review"
         client.post(path, json=body, headers=token(client)).raise_for_status()
-    failed = [p for p in found if p["verdict"] == "FAIL" and p["picture"]]
-    return str(max(failed, key=lambda p: len(p["labels"]))["id"])
 
 
 def _open(page: Any, url: str, name: str, part: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,25 @@ def test_a_part_is_decided_where_the_recipe_wants_it(share: float) -> None:
     middle = done.part.box.centre[0]
     assert share * WIDTH <= middle <= share * WIDTH + 10
     assert done.stamps["exposed"] == done.part.last_frame * 10_000_000
+
+
+def test_it_says_where_the_time_of_a_part_went() -> None:
+    now_ns = count(10**9, 1000)
+    line = inspector(decide_at=0.5, now_ns=lambda: next(now_ns))
+    (done,) = decided(line, frames_of(Belt(parts=1).passing(10)))
+    assert set(done.spent_ns) == {"wait", "trigger", "look", "rules"}
+    assert (done.spent_ns["trigger"], done.spent_ns["rules"]) == (1000, 1000)
+    taken_ns = done.stamps["exposed"] + done.spent_ns["wait"]
+    assert taken_ns > 10**9
+    assert done.stamps["decided"] == taken_ns + 3000
+    assert done.spent_ns["look"] > 0
+
+
+def test_a_part_that_no_frame_decided_has_no_times() -> None:
+    line = inspector(now_ns=lambda: 0)
+    decided(line, frames_of([Belt(parts=1).picture(way) for way in (0, 60, 100)]))
+    (done,) = line.give_up("the camera was lost", 0)
+    assert done.spent_ns == {}
 
 
 def test_views_are_taken_before_the_line_where_parts_are_decided() -> None:

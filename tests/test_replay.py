@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 CLIP = REPOSITORY / "tests" / "replay" / "drawn.mp4"
 GOLDEN = CLIP.with_suffix(".golden.jsonl")
 TRUTH = CLIP.with_suffix(".truth.jsonl")
-TIMES = ("id", "run", "time", "latency_ms", "previous_sha256")
+TIMES = ("id", "run", "time", "latency_ms", "stages_ms", "previous_sha256")
 """What differs from run to run: the times, and what is made from them."""
 
 

@@ -18,7 +18,7 @@ from pipeline import interface, schema
 from pipeline.errors import ConfigError, LineguardError, StoreError
 from pipeline.publishers import Address
 from pipeline.schema import EXAMPLE
-from pipeline.types import DefectRow, Record, Verdict
+from pipeline.types import DefectRow, Record, Stages, Verdict
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 ADDRESS = Address("acme", "north", "smt", "line-2", "aoi-1")
@@ -58,6 +58,13 @@ def test_any_record_survives_encoding_and_keeps_its_hash(**values: Any) -> None:
     assert schema.sha256(read) == schema.sha256(record)
 
 
+def test_a_record_from_before_stage_times_reads_and_keeps_its_bytes() -> None:
+    old = schema.canonical({k: v for k, v in schema.as_dict(EXAMPLE).items() if k != "stages_ms"})
+    read = schema.decode(old)
+    assert read == replace(EXAMPLE, stages_ms=None)
+    assert schema.encode(read) == old
+
+
 def test_canonical_json_is_sorted_compact_and_unescaped() -> None:
     encoded = schema.encode(replace(EXAMPLE, reasons=("Löcher fehlen",))).decode()
     keys = list(json.loads(encoded))
@@ -74,6 +81,7 @@ def test_whole_numbers_and_numpy_numbers_do_not_change_the_hash() -> None:
 def test_the_hash_changes_with_any_field() -> None:
     other: dict[type, Any] = {
         str: "other", int: 7, float: 7.5, tuple: (), type(None): "x", Verdict: Verdict.UNSURE,
+        Stages: None,
     }  # fmt: skip
     boxes = ("box", "image_box")
     hashes = {schema.sha256(EXAMPLE)}
@@ -118,11 +126,12 @@ def test_a_record_that_could_not_be_read_back_is_not_encoded(
         (changed(extra=1), "unknown key 'extra'"),
         (
             changed(defects=[{"label": "a", "score": 1, "xyxy": [0, 0, 1, 1], "votes": 1, "x": 1}]),
-            "unknown key in one of its defects",
+            "unknown key within its defects or stages",
         ),
         (changed(seq="1"), "seq: Input should be a valid integer"),
         (changed(verdict="pass"), "verdict: Input should be"),
         (changed(box=[1, 2, 3]), "box.3: Field required"),
+        (changed(stages_ms={"wait": 1}), "stages_ms.trigger: Field required"),
         (changed(reasons=None), "reasons: Input should be a valid"),
         (changed(latency_ms=float("nan")), "NaN is not a number in JSON"),
         (changed().replace(b"38.412", b"1e999"), "not a record"),

@@ -3,7 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,13 @@ class Line:
         ledger = Ledger(self.folder, tuple(self.publishers))
         self.station = Station(
             camera=self.camera,
-            inspector=Inspector(Presence(Options()), self.detector, rules, **self.settings),
+            inspector=Inspector(
+                Presence(Options()),
+                self.detector,
+                rules,
+                now_ns=self.clock.now_ns,
+                **self.settings,
+            ),
             ledger=self._limited(ledger),
             keep_picture=self.keep_picture,
             identity=replace(IDENTITY, run=self.run_id),
@@ -284,6 +290,8 @@ def test_records_name_the_frames_the_latency_and_the_picture(tmp_path: Path) -> 
     assert (first.station, first.run, first.image) == ("aoi-1", "run-1", None)
     assert first.first_frame < first.last_frame < second.last_frame
     assert first.latency_ms >= 0
+    assert first.stages_ms is not None
+    assert min(astuple(first.stages_ms)) >= 0
     assert second.image is not None
     assert (tmp_path / second.image).read_bytes() == b"jpeg"
 

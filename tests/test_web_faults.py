@@ -19,6 +19,7 @@ from tests.test_web_browser import browser, page
 
 __all__ = ["browser", "page"]
 
+CLIP = Path(__file__).parent / "replay" / "drawn.mp4"
 VISIBLE_S = 1.0
 """What is promised on a machine that does nothing else; a busy one gets SLACK times as long."""
 
@@ -107,3 +108,20 @@ def test_a_fault_is_seen_in_words_never_green_and_gone_once_mended(
     page.wait_for_selector(".pill.good", timeout=SLACK * GONE_S * 1000)
     print(f"{fault}: gone after {time.monotonic() - mended:.2f} s")  # noqa: T201
     assert [w for w in page.wrong if "503" not in w] == []
+
+
+def test_a_video_is_sent_and_shown_a_damaged_one_is_said_and_the_first_line_comes_back(
+    page: Any, demo: str, tmp_path: Path
+) -> None:
+    _ready(page, demo)
+    page.set_input_files("input[type=file]", CLIP)
+    page.wait_for_function("document.querySelector('select').value === 'video:drawn.mp4'")
+    page.wait_for_selector(".pill:not(.good)", timeout=60_000)
+    page.wait_for_selector(".pill.good", timeout=60_000)
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(CLIP.read_bytes()[:5000])
+    page.set_input_files("input[type=file]", damaged)
+    page.wait_for_selector(".problem >> text=damaged.mp4", timeout=60_000)
+    page.wait_for_function("document.querySelector('select').value === 'first'")
+    page.wait_for_selector(".pill.good", timeout=60_000)
+    assert page.wrong == []

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from pipeline.config import StationConfig
+from pipeline.lines import SHOWN
 from pipeline.web.board import Board
 from pipeline.web.desk import Desk, Role
 from tests.dashboards import config_in, dashboard, fill, mixed, pictured, token
@@ -38,6 +39,7 @@ def config(tmp_path: Path) -> StationConfig:
 def client(config: StationConfig) -> Iterator[httpx.Client]:
     board = Board(config, demo=True)
     board.live.mkdir()
+    (board.live / SHOWN).write_text(json.dumps({"first": "Drawn", "folders": [str(board.live)]}))
     for role in Role:
         board.desk.set_account(role.word, PASSWORD, role, "test")
     with dashboard(config, board=board) as made:
@@ -100,7 +102,10 @@ def _values(op: dict[str, Any], chance: random.Random) -> dict[str, Any]:
         query["stranger"] = "1"
     if "requestBody" not in op:
         return {"params": query}
-    schema = op["requestBody"]["content"]["application/json"]["schema"]
+    (kind,) = op["requestBody"]["content"].items()
+    if kind[0] != "application/json":
+        return {"params": query, "content": chance.randbytes(chance.choice([0, 9, 9000]))}
+    schema = kind[1]["schema"]
     body: Any = {k: chance.choice(ODD_JSON) for k in schema["properties"] if chance.random() < 0.7}
     if chance.random() < 0.1:
         body = chance.choice(ODD_JSON)

@@ -1,5 +1,6 @@
 """The dashboard over a real store: what each page is told, and what people may say."""
 
+import csv
 import importlib
 import importlib.util
 import io
@@ -243,6 +244,18 @@ def test_a_part_without_a_picture_says_so(filled: httpx.Client) -> None:
     assert "not kept" in answer.json()["error"]
 
 
+@pytest.mark.parametrize("view", ["full", "part", "thumb"])
+def test_a_picture_that_was_exchanged_on_the_disk_is_not_shown(
+    filled: httpx.Client, config: StationConfig, view: str
+) -> None:
+    id = parts(filled, verdict="UNSURE")[0]["id"]
+    file = config.store_path / filled.get(f"/api/v1/parts/{id}").json()["record"]["image"]
+    file.write_bytes(file.read_bytes() + b"\0")
+    answer = filled.get(f"/api/v1/parts/{id}/picture", params={"view": view})
+    assert answer.status_code == 404
+    assert "not the one that the record names" in answer.json()["error"]
+
+
 def test_the_table_for_a_spreadsheet_holds_every_part_that_was_searched(
     filled: httpx.Client,
 ) -> None:
@@ -365,10 +378,14 @@ def test_the_table_in_columns_holds_what_the_table_for_a_spreadsheet_holds(
         assert answer.status_code == 400
         assert "lineguard[parquet]" in answer.json()["error"]
         return
-    rows = importlib.import_module("pyarrow.parquet").read_table(io.BytesIO(answer.content))
-    wanted = parts(filled, verdict="FAIL")
-    assert rows.column("id").to_pylist() == [p["id"] for p in wanted]
-    assert rows.column("labels").to_pylist() == [p["labels"] for p in wanted]
+    read = importlib.import_module("pyarrow.parquet").read_table(io.BytesIO(answer.content))
+    rows = read.to_pylist()
+    assert rows and [row["id"] for row in rows] == [p["id"] for p in parts(filled, verdict="FAIL")]
+    text = filled.get("/api/v1/parts.csv", params={"verdict": "FAIL"}).text
+    for row in rows:
+        row |= {"labels": " ".join(row["labels"]), "review": row["review"] or ""}
+    same = [{key: str(value) for key, value in row.items()} for row in rows]
+    assert same == list(csv.DictReader(io.StringIO(text)))
 
 
 # -- run again ------------------------------------------------------------------------------

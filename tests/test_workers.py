@@ -119,7 +119,7 @@ def test_who_brings_more_than_the_workers_can_take_waits() -> None:
         waiting = other.submit(workers.look, frame.image, box)
         assert not waiting.done()
         go_on.set()
-        assert len(waiting.result(LIMIT_S).result(LIMIT_S)) == 0
+        assert len(waiting.result(LIMIT_S).result(LIMIT_S).found) == 0
 
 
 def test_every_worker_is_asked_once_in_a_self_test() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,9 @@ from pipeline.cli.output import JsonFile, Rate, line_of, said_to_people, write_j
 from pipeline.cli.replay import say_replay
 from pipeline.demo import Place
 from pipeline.errors import ConfigError, MissingExtra
+from pipeline.lines import filmed_line, webcam
 from pipeline.plugins import vendor
+from pipeline.replay import Replay
 from pipeline.shipped import shipped
 from pipeline.station import Station
 
@@ -54,6 +57,9 @@ def demo(
     camera: Annotated[
         int | None, typer.Option(min=0, max=63, help="Show webcam N (/dev/videoN) instead.")
     ] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder whose videos the page offers as lines, too.")
+    ] = None,
     web: Annotated[bool, typer.Option(help="Show it in the browser.")] = True,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Of the page; default 8080 or a free one.")
@@ -64,12 +70,13 @@ def demo(
 
     It ends with a summary against the truth: after so many boards, or on Ctrl-C. In a terminal the
     belt does not end by itself; elsewhere, and with --no-web or --fast, 12 boards pass. Another
-    line, --video FILE or --camera N, goes through the same model: name yours with --config.
-    JSON keys: those of replay --truth, and delivered.
+    line, --video FILE or --camera N, goes through the same model: name yours with --config. The
+    page changes the line, too: to a video of --videos FOLDER or one that is sent there, a webcam.
+    JSON keys: those of replay --truth, of the last line, and delivered.
     """
     people = said_to_people(json)
     file = config or shipped("configs/demo.yaml")
-    delivered = set()
+    delivered, before, ended = set(), 0, threading.Event()
     endless = web and not fast and boards is None and sys.stdout.isatty()
     drawn = demonstration.drawn_line(
         boards=None if endless else boards or BOARDS,
@@ -91,24 +98,45 @@ def demo(
 
         def begin(station: Station, total: int | None) -> None:
             rate.watch(lambda: station.tally.inspected, total)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: station.stop())
+            _end_on_signals(station, ended)
 
         def arrived(event: dict[str, Any]) -> None:
             record = schema.decode(schema.canonical(event["data"]))
             delivered.add(record.id)
             rate.print(line_of(record))
 
+        def changed(words: str, done: Replay) -> None:
+            nonlocal before
+            before += len(done.records)
+            people.print(f"{escape(words)}, until another line was chosen:")
+            say_replay(people, done)
+
         done = demonstration.demo(
             file,
             place,
             line,
+            words=Path(_named(line)).name.capitalize(),
+            videos=videos,
             on_start=begin,
             on_message=arrived,
+            on_change=changed,
         )
         say_replay(people, done)
-        people.print(f"MQTT:     {len(delivered)} of {len(done.records)} records arrived")
+        people.print(f"MQTT:     {len(delivered)} of {before + len(done.records)} records arrived")
         write_json(done.figures() | {"delivered": len(delivered)}, json)
+
+
+def _end_on_signals(station: Station, ended: threading.Event) -> None:
+    """Let Ctrl-C end the station, also if it came before there was this one."""
+
+    def end(*_: object) -> None:
+        ended.set()
+        station.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    if ended.is_set():
+        station.stop()
 
 
 def _filmed(
@@ -120,8 +148,8 @@ def _filmed(
     if (video is not None or camera is not None) and boards is not None:
         raise ConfigError("--boards counts drawn boards; leave it out with --video and --camera")
     if video is not None:
-        return demonstration.filmed_line(video, endless=endless, realtime=not fast)
-    return None if camera is None else demonstration.webcam(camera)
+        return filmed_line(video, endless=endless, realtime=not fast)
+    return None if camera is None else webcam(camera)
 
 
 def _named(line: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import ipaddress
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ FAILURES, FAILURES_S = 5, 60.0
 SAFE = ("GET", "HEAD")
 
 _CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
@@ -138,11 +138,19 @@ class Attempts:
 
 
 class Wall:
-    """The outermost layer: known hosts only, small bodies only, strict headers on every answer."""
+    """The outermost layer: known hosts only, small bodies only, strict headers on every answer.
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+    Args:
+        hosts: names under which it may be reached.
+        uploads: bytes at most of the body where files are sent to, by path.
+    """
+
+    def __init__(
+        self, app: ASGIApp, hosts: frozenset[str], uploads: Mapping[str, int] | None = None
+    ) -> None:
         self._app = app
         self._hosts = hosts
+        self._uploads = dict(uploads or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -150,17 +158,18 @@ class Wall:
             return
         answer = _with_headers(send)
         headers = {k: v.decode("latin-1") for k, v in scope["headers"]}
+        most = self._uploads.get(scope["path"], MAX_BODY_BYTES)
         if _host(headers.get(b"host", "")) not in self._hosts:
             await _refuse(400, "this host name is not known here; see --allow-host")(
                 scope, receive, answer
             )
-        elif _length(headers.get(b"content-length")) > MAX_BODY_BYTES:
-            await _refuse(413, f"more than {MAX_BODY_BYTES} bytes")(scope, receive, answer)
+        elif not _fits(headers.get(b"content-length"), most):
+            await _refuse(413, f"more than {most} bytes")(scope, receive, answer)
         else:
-            await self._app(scope, _bounded(receive), answer)
+            await self._app(scope, _bounded(receive, most), answer)
 
 
-def _bounded(receive: Receive) -> Receive:
+def _bounded(receive: Receive, most: int) -> Receive:
     """Cut off a body that says nothing of its length and does not end."""
     taken = 0
 
@@ -168,7 +177,7 @@ def _bounded(receive: Receive) -> Receive:
         nonlocal taken
         message = await receive()
         taken += len(message.get("body", b""))
-        if taken > MAX_BODY_BYTES:
+        if taken > most:
             return {"type": "http.disconnect"}
         return message
 
@@ -199,10 +208,10 @@ def _host(header: str) -> str:
     return header.partition(":")[0].lower()
 
 
-def _length(header: str | None) -> int:
-    if header is None:
-        return 0
-    return int(header) if header.isascii() and header.isdigit() else MAX_BODY_BYTES + 1
+def _fits(length: str | None, most: int) -> bool:
+    if length is None:
+        return True
+    return length.isascii() and length.isdigit() and len(length) < 20 and int(length) <= most
 
 
 def _is_loopback(address: str) -> bool:

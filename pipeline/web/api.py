@@ -17,12 +17,14 @@ from pipeline.web.board import Board
 from pipeline.web.desk import Review, Role
 from pipeline.web.exports import FORMATS, export
 from pipeline.web.operations import Asked, Operation
+from pipeline.web.panel import MAX_VIDEO_BYTES
 from pipeline.web.preview import flips
 from pipeline.web.requests import (
     ChartQuery,
     ExportQuery,
     FaultBody,
     LimitQuery,
+    LineBody,
     MapQuery,
     ParetoQuery,
     PartsQuery,
@@ -30,10 +32,11 @@ from pipeline.web.requests import (
     PreviewBody,
     ReviewBody,
     TrendQuery,
+    VideoQuery,
 )
 from pipeline.web.rerun import run_again
 from pipeline.web.stationpage import station_page
-from pipeline.web.streams import JPEG, events, mjpeg
+from pipeline.web.streams import JPEG, events, mjpeg, pieces
 from pipeline.web.tables import MEDIA_TYPES, as_csv, as_parquet, found
 
 NOTE_S = 3.0
@@ -64,9 +67,9 @@ def _parquet(board: Board, asked: Asked) -> Response:
     return _file(as_parquet(board, asked.query), "parquet")
 
 
-def _file(pieces: Iterator[bytes], kind: str) -> Response:
+def _file(content: Iterator[bytes], kind: str) -> Response:
     headers = {"Content-Disposition": f'attachment; filename="parts.{kind}"'}
-    return StreamingResponse(pieces, media_type=MEDIA_TYPES[kind], headers=headers)
+    return StreamingResponse(content, media_type=MEDIA_TYPES[kind], headers=headers)
 
 
 def _part(board: Board, asked: Asked) -> Any:
@@ -121,7 +124,7 @@ def _review(board: Board, asked: Asked) -> Any:
 
 
 def _reviews(board: Board, asked: Asked) -> Any:
-    done = {number for number, _ in board.desk.newest_reviews(100_000)}
+    done = board.desk.reviewed_numbers()
     waiting = queries.unreviewed(board.index, done, asked.query.limit)
     labels = queries.labels_of(board.index, [s["number"] for s in waiting])
     return {
@@ -136,7 +139,7 @@ def _export(board: Board, asked: Asked) -> Response:
     made = export(board, FORMATS[name])
     board.desk.note(asked.person.name, "export", {"format": name, "parts": made.parts})
     headers = {"Content-Disposition": f'attachment; filename="reviewed-{name}.zip"'}
-    return StreamingResponse(made.pieces(), media_type="application/zip", headers=headers)
+    return StreamingResponse(pieces(made.file), media_type="application/zip", headers=headers)
 
 
 def _pareto(board: Board, asked: Asked) -> Any:
@@ -185,14 +188,32 @@ def _audit(board: Board, asked: Asked) -> Any:
 
 
 def _faults(board: Board, asked: Asked) -> Any:
-    return board.faults()
+    return board.panel.faults()
 
 
 def _ask_fault(board: Board, asked: Asked) -> Any:
     body = asked.query
-    board.ask_fault(body.name, body.on)
+    board.panel.ask_fault(body.name, body.on)
     _note_patiently(board, asked.person.name, {"name": body.name, "on": body.on})
-    return board.faults()
+    return board.panel.faults()
+
+
+def _lines(board: Board, asked: Asked) -> Any:
+    return board.panel.lines()
+
+
+def _ask_line(board: Board, asked: Asked) -> Any:
+    board.panel.ask_line(asked.query.line)
+    board.desk.note(asked.person.name, "demo.line", {"line": asked.query.line})
+    return board.panel.lines()
+
+
+def _add_video(board: Board, asked: Asked) -> Any:
+    assert asked.file is not None
+    with asked.file as sent:
+        line = board.panel.add_video(asked.query.name, sent)
+    board.desk.note(asked.person.name, "demo.video", {"line": line})
+    return {"line": line} | board.panel.lines()
 
 
 def _note_patiently(board: Board, who: str, what: dict[str, Any]) -> None:
@@ -256,4 +277,15 @@ _STATION = (
 _DEMO = (
     Operation("GET", "/demo/faults", _VIEWER, _faults, "Faults: offered, and asked for."),
     Operation("POST", "/demo/faults", _ENGINEER, _ask_fault, "Make or end one.", FaultBody),
+    Operation("GET", "/demo/lines", _VIEWER, _lines, "Lines: offered, and which one runs."),
+    Operation("POST", "/demo/lines", _ENGINEER, _ask_line, "Run another line.", LineBody),
+    Operation(
+        "POST",
+        "/demo/videos",
+        _ENGINEER,
+        _add_video,
+        "Send a video of a line.",
+        VideoQuery,
+        uploads=MAX_VIDEO_BYTES,
+    ),
 )

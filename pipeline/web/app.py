@@ -62,4 +62,4 @@ def application(board: Board, door: Doorkeeper, hosts: frozenset[str]) -> ASGIAp
             405: lambda request, error: JSONResponse({"error": "this method is not served"}, 405),
         },
     )
-    return Wall(app, hosts)
+    return Wall(app, hosts, {ROOT + op.path: op.uploads for op in table if op.uploads})

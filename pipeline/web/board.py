@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import fcntl
-import json
+import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import IO, Any
 
 from pipeline.assembly import live_path
 from pipeline.bundle import Bundle, open_bundle
 from pipeline.config import StationConfig
 from pipeline.errors import ConfigError, StoreError
+from pipeline.limits import read_bounded
 from pipeline.live import View
 from pipeline.quality.truthfile import FILE as TRUTH_FILE
 from pipeline.quality.truthfile import TruthFile
-from pipeline.trouble import FILE as FAULTS_FILE
-from pipeline.trouble import OFFERED, read_wishes
 from pipeline.types import Image
-from pipeline.vision.picture import encode_jpeg, read_picture
+from pipeline.vision.picture import decode_picture, encode_jpeg
 from pipeline.web import paint
 from pipeline.web.access import Refused
 from pipeline.web.desk import FOLDER, Desk
 from pipeline.web.hub import Hub
 from pipeline.web.index import Index
 from pipeline.web.ledger import Kept, LedgerReader
+from pipeline.web.panel import Panel
 
 SOURCE = "https://github.com/lineguard/lineguard"
 THUMBS_KEPT = 500
+MAX_PICTURE_BYTES = 64 << 20
+OPENED_AT_ONCE = 2
+"""The largest picture that is opened takes 192 MB for a moment; forty at once would be too many."""
+
 QUALITY = 88
 
 
@@ -57,7 +62,7 @@ class Board:
 
     Args:
         config: the station file.
-        demo: whether the fault panel of the demo is shown.
+        demo: whether the demo's panel of faults and lines is shown.
 
     Raises:
         StoreError: the dashboard cannot keep its own files.
@@ -78,9 +83,11 @@ class Board:
         self.index = Index(config.store_path / FOLDER)
         self.desk = Desk.of(config.store_path)
         self.view = View(self.live, owner)
+        self.panel = Panel(self.live)
         truth = TruthFile(self.live / TRUTH_FILE) if demo else None
         self.hub = Hub(self.ledger, self.index, self.view, truth)
         self._thumbs = Thumbs()
+        self._opening = BoundedSemaphore(OPENED_AT_ONCE)
 
     @cached_property
     def bundle(self) -> Bundle:
@@ -104,41 +111,33 @@ class Board:
         if small is not None:
             return small
         record = self.kept(id).values()
+        stored = self.stored(record)
+        if view == "full":
+            return stored
+        with self._opening:
+            image = decoded(stored, record)
+            cut = paint.cut_out if view == "part" else paint.thumbnail
+            jpeg = encode_jpeg(cut(image, record), QUALITY)
+        if view == "thumb":
+            self._thumbs.put(id, jpeg)
+        return jpeg
+
+    def stored(self, record: Mapping[str, Any]) -> bytes:
+        """Return the bytes of a record's picture.
+
+        Raises:
+            Refused: there is none, or it is not the one that the record names.
+        """
         file = self.ledger.picture_file(record["image"])
         if file is None:
             raise Refused(404, "this part's picture was not kept, or was deleted to make room")
-        if view == "full":
-            return file.read_bytes()
-        image = _read(file)
-        if view == "part":
-            return encode_jpeg(paint.cut_out(image, record), QUALITY)
-        jpeg = encode_jpeg(paint.thumbnail(image, record), QUALITY)
-        self._thumbs.put(id, jpeg)
-        return jpeg
-
-    def faults(self) -> dict[str, dict[str, Any]]:
-        """Return which faults the demo has been asked for, and why some cannot be made here."""
-        return {
-            "faults": read_wishes(self.live / FAULTS_FILE),
-            "offered": read_wishes(self.live / OFFERED),
-        }
-
-    def ask_fault(self, name: str, on: bool) -> None:
-        """Ask the demo to make a fault, or to end it.
-
-        Raises:
-            Refused: it cannot be made here.
-            StoreError: there is no demo.
-        """
-        if on and (reason := read_wishes(self.live / OFFERED).get(name)):
-            raise Refused(400, str(reason))
-        wanted = read_wishes(self.live / FAULTS_FILE) | {name: on}
-        fresh = self.live / f"{FAULTS_FILE}.new"
         try:
-            fresh.write_text(json.dumps(wanted))
-            fresh.replace(self.live / FAULTS_FILE)
-        except OSError as error:
-            raise StoreError(f"{fresh}: {error.strerror}; is the demo running?") from error
+            data = read_bounded(file, MAX_PICTURE_BYTES)
+        except (OSError, ValueError) as error:
+            raise Refused(404, f"the picture cannot be read: {error}") from error
+        if hashlib.sha256(data).hexdigest() != record["image_sha256"]:
+            raise Refused(404, "the picture on the disk is not the one that the record names")
+        return data
 
     def close(self) -> None:
         """Let go of all files; may be called twice."""
@@ -167,8 +166,13 @@ def _locked(folder: Path) -> IO[bytes]:
     return stream
 
 
-def _read(file: Path) -> Image:
+def decoded(stored: bytes, record: Mapping[str, Any]) -> Image:
+    """Return a record's picture, uint8 (H, W, 3) BGR.
+
+    Raises:
+        Refused: it is no picture, or larger than is decoded.
+    """
     try:
-        return read_picture(file)
+        return decode_picture(stored, str(record["image"]))
     except ConfigError as error:
         raise Refused(404, f"the picture cannot be read: {error}") from error

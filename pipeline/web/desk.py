@@ -237,6 +237,10 @@ class Desk:
         )
         return {id: verdict for id, verdict, _ in rows}
 
+    def reviewed_numbers(self) -> set[int]:
+        """Return the numbers of all records that somebody has reviewed."""
+        return {number for (number,) in self.rows("SELECT DISTINCT number FROM reviews")}
+
     def newest_reviews(self, limit: int) -> list[tuple[int, dict[str, Any]]]:
         """Return number of the record and newest review of each reviewed part, newest first."""
         rows = self.rows(

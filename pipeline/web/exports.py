@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import IO, Any
 from xml.sax.saxutils import quoteattr
 
-from pipeline.errors import ConfigError
-from pipeline.vision.picture import encode_jpeg, read_picture
+from pipeline.vision.picture import encode_jpeg
 from pipeline.web import paint, queries
-from pipeline.web.board import Board
+from pipeline.web.access import Refused
+from pipeline.web.board import Board, decoded
 
 PARTS_AT_MOST = 5000
 IN_MEMORY_BYTES = 16 << 20
-PIECE_BYTES = 1 << 16
 QUALITY = 95
 PLAIN_NAME = re.compile("[0-9A-Za-z_-]{1,64}")
 
@@ -69,12 +68,6 @@ class Export:
     file: IO[bytes]
     parts: int
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the archive piece by piece, and let go of it."""
-        with self.file:
-            while piece := self.file.read(PIECE_BYTES):
-                yield piece
-
 
 def export(board: Board, format: Format) -> Export:
     """Pack the newest reviewed parts that still have their picture."""
@@ -87,7 +80,6 @@ def export(board: Board, format: Format) -> Export:
             if part is not None:
                 labelled.append(part)
         format.write(archive, labelled, board.bundle.manifest.labels)
-    file.seek(0)
     return Export(file, len(labelled))
 
 
@@ -207,13 +199,13 @@ FORMATS: Mapping[str, Format] = {
 def _packed(
     board: Board, archive: zipfile.ZipFile, record: dict[str, Any], review: dict[str, Any] | None
 ) -> Labelled | None:
-    name, file = str(record["id"]), board.ledger.picture_file(record["image"])
-    if file is None or record.get("image_box") is None or not PLAIN_NAME.fullmatch(name):
+    name = str(record["id"])
+    if record.get("image_box") is None or not PLAIN_NAME.fullmatch(name):
         return None  # a name with a path in it would be unpacked elsewhere
     try:
-        picture = paint.cut_out(read_picture(file), record)
-    except ConfigError:
-        return None  # damaged on the disk; its record says what it was
+        picture = paint.cut_out(decoded(board.stored(record), record), record)
+    except Refused:
+        return None  # gone, or damaged on the disk; its record says what it was
     archive.writestr(f"images/{name}.jpg", encode_jpeg(picture, QUALITY))
     size, known = (picture.shape[1], picture.shape[0]), board.bundle.manifest.labels
     found = tuple(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -18,6 +21,10 @@ from pipeline.web.access import CSRF_HEADER, Doorkeeper, Refused
 from pipeline.web.desk import Person, Role
 
 ROOT = "/api/v1"
+IN_MEMORY_BYTES = 1 << 20
+ADMITTED_S = 2.0
+"""So often it is asked again whether somebody may go on watching a stream."""
+
 _REFUSALS = {
     "400": "The request is not as it should be.",
     "401": "Nobody is logged in.",
@@ -41,6 +48,7 @@ class Asked:
     request: Request
     person: Person
     query: Any
+    file: IO[bytes] | None = None
 
     @property
     def id(self) -> str:
@@ -56,6 +64,7 @@ class Operation:
         run: returns what becomes JSON, or a response; it runs in a thread.
         takes: of the query string (GET) or the JSON body (POST), or None.
         gives: media type of the answer.
+        uploads: bytes at most of a file that is its body, or 0; its values are then in the query.
         streams: it answers at once with a stream, from within the loop.
     """
 
@@ -67,6 +76,12 @@ class Operation:
     takes: type[Query] | None = None
     gives: str = "application/json"
     streams: bool = False
+    uploads: int = 0
+
+    @property
+    def has_json(self) -> bool:
+        """Whether its values come as a JSON body."""
+        return self.takes is not None and self.method == "POST" and not self.uploads
 
 
 def routes(operations: Sequence[Operation], door: Doorkeeper) -> list[Route]:
@@ -86,9 +101,10 @@ def _endpoint(op: Operation, door: Doorkeeper) -> Callable[[Request], Awaitable[
     async def serve(request: Request) -> Response:
         try:
             person = await run_in_threadpool(door.admit, request, op.role)
-            asked = Asked(request, person, await _values(op, request))
+            asked = Asked(request, person, await _values(op, request), await _file(op, request))
             if op.streams:
                 made = op.run(asked)
+                made.body_iterator = _while_admitted(made.body_iterator, door, request, op.role)
             else:
                 made = await run_in_threadpool(op.run, asked)
         except Refused as refused:
@@ -102,11 +118,27 @@ def _endpoint(op: Operation, door: Doorkeeper) -> Callable[[Request], Awaitable[
     return serve
 
 
+async def _while_admitted(
+    pieces: AsyncGenerator[Any, None], door: Doorkeeper, request: Request, least: Role
+) -> AsyncIterator[Any]:
+    """End a stream soon after the session that asked for it has ended."""
+    checked_s = time.monotonic()
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if time.monotonic() - checked_s > ADMITTED_S:
+                checked_s = time.monotonic()
+                try:
+                    await run_in_threadpool(door.admit, request, least)
+                except Refused:
+                    return
+            yield piece
+
+
 async def _values(op: Operation, request: Request) -> Query | None:
     try:
         if op.takes is None:
             return None
-        if op.method == "GET":
+        if not op.has_json:
             return op.takes.model_validate(_once_each(request))
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             raise Refused(400, "send JSON: content-type application/json")
@@ -117,6 +149,21 @@ async def _values(op: Operation, request: Request) -> Query | None:
         raise Refused(400, f"{where}: {first['msg']}" if where else first["msg"]) from error
     except ClientDisconnect as error:
         raise Refused(413, "the body is too large or was cut off") from error
+
+
+async def _file(op: Operation, request: Request) -> IO[bytes] | None:
+    """Return the body of an upload, from its first byte; whoever takes it closes it."""
+    if not op.uploads:
+        return None
+    file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115
+    try:
+        async for piece in request.stream():
+            file.write(piece)
+    except ClientDisconnect as error:
+        file.close()
+        raise Refused(413, f"more than {op.uploads >> 20} MiB, or cut off") from error
+    file.seek(0)
+    return file
 
 
 def _once_each(request: Request) -> dict[str, str]:
@@ -171,7 +218,10 @@ def _described(op: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
             **{code: {"description": s, "content": refusal} for code, s in _REFUSALS.items()},
         },
     }
-    if op.takes is not None and op.method == "POST":
+    if op.uploads:
+        content: dict[str, Any] = {"application/octet-stream": {}}
+        described["requestBody"] = {"required": True, "content": content}
+    if op.has_json and op.takes is not None:
         schema = op.takes.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(schema.pop("$defs", {}))
         described["requestBody"] = {
@@ -193,7 +243,7 @@ def _parameters(op: Operation) -> list[dict[str, Any]]:
     if "{id}" in op.path:
         schema = {"type": "string", "maxLength": 64}
         named.append({"name": "id", "in": "path", "required": True, "schema": schema})
-    if op.takes is not None and op.method == "GET":
+    if op.takes is not None and not op.has_json:
         page = op.takes.model_json_schema()
         for key, schema in page.get("properties", {}).items():
             named.append(

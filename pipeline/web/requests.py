@@ -72,6 +72,14 @@ class PreviewBody(Query):
     parts: Annotated[int, Field(ge=1, le=2000)] = 500
 
 
+class LineBody(Query):
+    line: Annotated[str, Field(max_length=100)]
+
+
+class VideoQuery(Query):
+    name: Annotated[str, Field(max_length=100)]
+
+
 class FaultBody(Query):
     name: Literal["camera", "lamp", "broker", "disk"]
     on: bool

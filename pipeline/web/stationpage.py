@@ -59,7 +59,7 @@ def _row(name: str, level: str, said: str, mend: str = "") -> dict[str, str]:
 
 
 def _camera(board: Board, state: Any, faults: dict[str, str], known: bool) -> list[dict[str, str]]:
-    kind = board.config.camera.kind
+    kind = (state or {}).get("camera_kind") or board.config.camera.kind
     if not known:
         return [_row("Camera", "off", f"{kind}; not known while the station is away")]
     if "camera" in faults:

@@ -1,9 +1,10 @@
-"""Answers that do not end: the line as events, and the live picture."""
+"""Answers that come in pieces: the line as events, the live picture, a file that was made."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from typing import IO
 
 from starlette.responses import Response, StreamingResponse
 
@@ -11,6 +12,7 @@ from pipeline.web.board import Board
 from pipeline.web.operations import Asked
 
 JPEG = "image/jpeg"
+PIECE_BYTES = 1 << 16
 BOUNDARY = "frame"
 
 
@@ -40,3 +42,11 @@ def mjpeg(board: Board, asked: Asked) -> Response:
             yield head.encode() + jpeg + b"\r\n"
 
     return StreamingResponse(each(), media_type=f"multipart/x-mixed-replace; boundary={BOUNDARY}")
+
+
+def pieces(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield a file piece by piece from its beginning, and let go of it."""
+    file.seek(0)
+    with file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece

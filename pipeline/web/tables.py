@@ -7,17 +7,17 @@ import io
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from pipeline.plugins import vendor
 from pipeline.web import queries
 from pipeline.web.board import Board
 from pipeline.web.requests import PartsQuery
+from pipeline.web.streams import pieces
 
 MEDIA_TYPES = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
 ROWS_AT_MOST = 100_000
 PAGE = 1000
-PIECE_BYTES = 1 << 16
 IN_MEMORY_BYTES = 8 << 20
 KEYS = ("time", "id", "run", "part", "verdict", "labels", "recipe", "latency_ms", "review")
 
@@ -49,18 +49,11 @@ def as_parquet(board: Board, query: PartsQuery) -> Iterator[bytes]:
     text = arrow.string()
     types = {"part": arrow.int64(), "latency_ms": arrow.float64(), "labels": arrow.list_(text)}
     schema = arrow.schema([(key, types.get(key, text)) for key in KEYS])
-    file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115
+    file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115
     with parquet.ParquetWriter(file, schema) as writer:
         for rows in _pages(board, query):
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
-    file.seek(0)
-    return _pieces(file)
-
-
-def _pieces(file: Any) -> Iterator[bytes]:
-    with file:
-        while piece := file.read(PIECE_BYTES):
-            yield piece
+    return pieces(file)
 
 
 def _pages(board: Board, query: PartsQuery) -> Iterator[list[dict[str, Any]]]:

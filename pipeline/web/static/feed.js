@@ -1,4 +1,5 @@
 // What the station says, as it says it; silence counts as a fault, not as well-being.
+import { ask } from "/static/ui.js";
 
 const SILENT_MS = 3000;
 const AGAIN_MS = 1000;
@@ -54,6 +55,7 @@ class Feed {
     this.line = { ...(this.line || { records: [], figures: {} }), ...LOST };
     this.tell(false);
     this.open(); // a sleeping machine leaves a connection that is dead and does not know it
+    ask("/line").catch(() => {}); // whose session has ended is led to the login
   }
 
   tell(back) {

@@ -42,13 +42,11 @@ export async function me() {
   return person;
 }
 
-export async function tell(path, body) {
-  const send = () =>
-    ask(path, {
-      method: "POST",
-      headers: { "content-type": "application/json", "x-csrf-token": token },
-      body: JSON.stringify(body),
-    });
+export const tell = (path, body) => post(path, "application/json", JSON.stringify(body));
+export const sendFile = (path, file) => post(path, "application/octet-stream", file);
+
+async function post(path, type, body) {
+  const send = () => ask(path, { method: "POST", headers: { "content-type": type, "x-csrf-token": token }, body });
   try {
     return await send();
   } catch (error) {

@@ -1,14 +1,9 @@
 // The line as it runs: the picture, the newest verdict large, counts, rejects, and why if it is not ready.
-import { MARKS, VERDICTS, badge, card, clock, count, empty, h, percent, picture, problem, tell, ask, words } from "/static/ui.js";
+import { MARKS, VERDICTS, badge, card, clock, count, empty, h, percent, picture, words } from "/static/ui.js";
+import { panel } from "/static/pages/demo.js";
 
 const REJECTS = 6;
 const NEWEST = 15;
-const FAULTS = [
-  ["camera", "Unplug the camera", "Plug the camera in"],
-  ["lamp", "Dim the lamp", "Turn the lamp up"],
-  ["broker", "Kill the broker", "Start the broker"],
-  ["disk", "Fill the disk", "Empty the disk"],
-];
 
 export async function show(main, { feed, person }) {
   const live = h("img", { class: "live", alt: "Live picture of the line", width: 640, height: 360 });
@@ -19,6 +14,8 @@ export async function show(main, { feed, person }) {
   const ribbon = h("div", { class: "ribbon", "aria-label": "Newest parts, the latest at the right" });
   const view = h("button", { class: "plain", type: "button", title: "Operator view (key O)", onclick: () => document.body.classList.toggle("operator") }, "Operator view");
 
+  const demo = person.demo ? panel(person) : null;
+
   main.append(
     h("h1", { class: "unseen" }, "Line"),
     h("div", { class: "lineboard" },
@@ -27,7 +24,7 @@ export async function show(main, { feed, person }) {
         card("Newest parts", ribbon, { class: "ribboncard" })),
       h("div", { class: "column" }, verdict, tiles),
       card("Last rejects", rejects, { class: "rejectcard" }, h("a", { href: "/parts" }, "All parts")),
-      person.demo ? panel(person) : null,
+      demo ? demo.cards : null,
     ));
 
   const watch = () => { live.src = `/api/v1/live.mjpg?${Date.now()}`; };
@@ -60,6 +57,7 @@ export async function show(main, { feed, person }) {
   });
   return () => {
     stop();
+    if (demo) demo.leave();
     document.removeEventListener("keydown", keys);
     document.removeEventListener("visibilitychange", hide);
     live.removeAttribute("src");
@@ -124,17 +122,4 @@ function reject(r) {
     h("div", { class: "caption" }, badge(r.verdict), h("b", {}, `#${r.part}`)),
     h("small", {}, r.labels.length ? r.labels.map(words).join(", ") : r.reasons[0] || ""),
     r.good === null || r.good === undefined ? null : h("small", { class: wrong(r) ? "miss" : "" }, truth(r).slice(3)));
-}
-
-function panel(person) {
-  const box = h("div", { class: "faults" });
-  const said = h("div");
-  const draw = ({ faults, offered }) => box.replaceChildren(...FAULTS.filter(([name]) => name in offered).map(([name, make, mend]) => {
-    const on = Boolean(faults[name]);
-    const cannot = offered[name] && !on;
-    const flip = () => tell("/demo/faults", { name, on: !on }).then((a) => { said.replaceChildren(); draw(a); }).catch((e) => said.replaceChildren(problem(e)));
-    return h("button", { type: "button", class: on ? "switch on" : "switch", "data-fault": name, "aria-pressed": String(on), title: cannot ? offered[name] : null, disabled: person.role !== "engineer" || Boolean(cannot), onclick: flip }, on ? mend : make);
-  }));
-  ask("/demo/faults").then(draw).catch((e) => said.replaceChildren(problem(e)));
-  return card("Try to break it", h("div", {}, box, said, h("p", { class: "hint" }, "Each switch makes a real fault on this demo line. Watch the state, the reason, and the counts; then mend it again.")), { class: "faultcard" });
 }

@@ -11,7 +11,8 @@ export async function show(main) {
     try {
       await tell("/login", { name: name.value, password: password.value });
       const back = new URLSearchParams(location.search).get("back") || "/line";
-      location.assign(back.startsWith("/") && !back.startsWith("//") ? back : "/line");
+      const ours = URL.canParse(back, location.origin) && new URL(back, location.origin).origin === location.origin;
+      location.assign(ours ? back : "/line");
     } catch (error) {
       said.replaceChildren(problem(error));
       password.value = "";

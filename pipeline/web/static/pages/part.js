@@ -21,6 +21,7 @@ export async function show(main, { id, person }) {
       h("div", { class: "side" },
         card("Why", r.reasons.length ? h("ul", { class: "reasons" }, r.reasons.map((t) => h("li", {}, words(t)))) : h("p", { class: "empty" }, "Nothing was found that counts.")),
         defects(r, found.labels),
+        times(r),
         chain(found),
         again(found, person),
         reviews(found.reviews),
@@ -68,6 +69,20 @@ function defects(r, labels) {
       const size = Math.max(d.xyxy[2] - d.xyxy[0], d.xyxy[3] - d.xyxy[1]);
       return h("tr", {}, h("td", {}, String(i + 1)), h("td", {}, swatch, words(d.label)), h("td", { class: "num" }, d.score.toFixed(2)), h("td", { class: "num" }, `${d.votes} of ${r.views}`), h("td", { class: "num" }, `${Math.round(size)} px`));
     }))));
+}
+
+const STAGES = { wait: "Waiting for it", trigger: "Finding the part", look: "Model, all views", rules: "Rules", record: "Record and picture" };
+
+// Looking began while the part was on its way: the stages need not sum to the latency.
+function times(r) {
+  if (!r.stages_ms) return null;
+  const most = Math.max(...Object.values(r.stages_ms), 0.001);
+  return card("Where the time went", h("div", { class: "bars" }, Object.entries(STAGES).map(([stage, name]) => {
+    const ms = r.stages_ms[stage];
+    const bar = h("i");
+    bar.style.width = `${Math.max(100 * ms / most, 0)}%`;
+    return [h("span", {}, name), h("span", { class: "bar" }, bar), h("b", { class: "num" }, `${ms.toFixed(1)} ms`), h("span")];
+  })), { class: "times" }, h("span", { class: "hint" }, `${r.latency_ms.toFixed(1)} ms from exposure to reject command`));
 }
 
 function chain(found) {

@@ -44,7 +44,8 @@ _TITLES = {
     "start": (
         "Start and memory",
         "From the start of the process `lineguard run` to the gate's first command: imports, "
-        "hashes, the model's trial in a child, golden pictures, and the first inspection.",
+        "hashes, golden pictures, and the first inspection. `new bundle`: the model was not loaded "
+        "here before, so its trial in a child comes first.",
     ),
     "density": (
         "Cameras on this machine",
@@ -167,6 +168,9 @@ def _of_start(figures: Figures) -> list[Row]:
             rows.append((name, "not measured", found["skipped"]))
             continue
         rows.append((f"{name}: first verdict", *_spread(found["first_verdict_s"], " s")))
+        if "new_bundle_s" in found:
+            new = _spread(found["new_bundle_s"], " s")
+            rows.append((f"{name}: first verdict, new bundle", *new))
         held = f"most {found['most_mb']:.0f}; last two thirds {found['growth_mb']:+.1f}"
         rows.append(
             (f"{name}: memory after {found['parts']} parts", f"{found['rss_mb']:.0f} MB", held)

@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cli.output import Counted, JsonFile, said_to_people, write_json
+from pipeline.cli.options import JsonFile, write_json
+from pipeline.cli.output import Counted, said_to_people
 from pipeline.errors import ConfigError
 from pipeline.shipped import shipped
 

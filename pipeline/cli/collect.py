@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from pipeline.cli.output import JsonFile, Rate, said_to_people, write_json
+from pipeline.cli.options import JsonFile, write_json
+from pipeline.cli.output import Rate, said_to_people
 from pipeline.collect import Archive, Collector, Options, SqliteArchive
 from pipeline.collect.postgres import PostgresArchive
 from pipeline.errors import ConfigError, StoreError

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -23,33 +19,13 @@ from rich.progress import (
 )
 from typing_extensions import Self
 
-from pipeline.errors import ConfigError
 from pipeline.types import Record
 
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
 
-JsonFile = Annotated[
-    Path | None,
-    typer.Option("--json", help="Write the figures as JSON to this file; - for standard output."),
-]
-
 STYLES = {"PASS": "green", "FAIL": "bold red", "UNSURE": "yellow"}
 REFRESH_S = 0.2
-
-
-def write_json(figures: Any, file: Path | None) -> None:
-    """Write figures as JSON where ``--json`` asks for it."""
-    if file is None:
-        return
-    text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
-    if str(file) == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}; cannot write the figures") from error
 
 
 def said_to_people(file: Path | None) -> Console:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.bench import peers, sections
+from pipeline.bench import density, peers, sections
 from pipeline.bench.broker import broker
 from pipeline.bench.camera import GatedCamera
 from pipeline.bench.figures import Round, in_turns, percentiles, ratio, spread
@@ -277,6 +277,11 @@ def test_two_configurations_are_compared_in_turns(work: Work, scripted: Variant)
     figures = sections.SECTIONS["against"].measure(both)
     assert figures["fps_ratio"]["rounds"] == 5
     assert [side["variant"] for side in figures["sides"]] == ["scripted", "scripted"]
+
+
+def test_stations_are_spread_evenly_over_the_cores() -> None:
+    assert [density.cores_of(n, 4, [2, 5]) for n in range(4)] == [(2,), (5,), (2,), (5,)]
+    assert density.cores_of(0, 1, [2, 5]) == (2, 5)
 
 
 def test_the_ledger_is_as_long_as_it_was_asked_to_be(work: Work) -> None:

@@ -57,8 +57,9 @@ _TITLES = {
     "density": (
         "Cameras on this machine",
         "A station of its own per camera, one more each time, until a part is lost or a hundredth "
-        "of them miss the deadline. `unfair`: how far the slowest camera's median lies above the "
-        "fastest's.",
+        "of them miss the deadline; held on one core each where cameras are as many as cores or "
+        "more. All expose in the same instant. `unfair`: how far the slowest camera's median lies "
+        "above the fastest's.",
     ),
     "parts": (
         "CPU time per part",

@@ -47,7 +47,7 @@ def run(
 def _run(loaded: StationConfig, model: Future[Model], json: Path | None) -> None:
     # Loaded here: the runtime loads and tests the model meanwhile, without our interpreter.
     from pipeline.assembly import build, open_window
-    from pipeline.cli.output import line_of, said_to_people
+    from pipeline.cli.output import said_to_people, teller
     from pipeline.monitor.health import Health
 
     people, clock = said_to_people(json), SystemClock()
@@ -56,7 +56,7 @@ def _run(loaded: StationConfig, model: Future[Model], json: Path | None) -> None
         station = build(
             loaded,
             clock,
-            lambda record: people.print(line_of(record)),
+            teller(people),
             health=health,
             window=window,
             model=model.result(),

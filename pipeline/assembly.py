@@ -6,20 +6,16 @@ import logging
 import math
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 
-from pipeline import plugins, selftest
-from pipeline.bundle import Bundle, open_bundle
+from pipeline import plugins
 from pipeline.cameras import Camera
 from pipeline.clock import Clock
 from pipeline.config import Choice, StationConfig
-from pipeline.detector import Detector, open_detector
-from pipeline.errors import ModelError
 from pipeline.gate.client import Gate, is_guarded
 from pipeline.gate.wire import NamedOutput, Spec
 from pipeline.inspection import Inspector
@@ -27,111 +23,22 @@ from pipeline.intents import Intents, recover
 from pipeline.keeping import KeepsPictures
 from pipeline.light import Light
 from pipeline.live import Watched, Window, live_folder
+from pipeline.model import Model, open_model
 from pipeline.monitor.figures import ModelFacts
 from pipeline.monitor.health import Health
 from pipeline.pictures import Pictures
 from pipeline.publishers import Address, Publisher
 from pipeline.records import Identity, StoredPicture
-from pipeline.rules import Rulebook
-from pipeline.selftest import Question
-from pipeline.signing import Trust, read_trust
 from pipeline.station import Inspects, Station
 from pipeline.store import Ledger, Outbox, recorded_parts
-from pipeline.trial import Bounds, try_model
 from pipeline.triggers import AnnouncedTrigger, Trigger
 from pipeline.types import Inspection, Record, Verdict
 from pipeline.vision.picture import encode_jpeg
 from pipeline.watch import Watch
-from pipeline.workers import Workers, cores, shares
 
 log = logging.getLogger(__name__)
 
 JPEG_QUALITY = 95
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A bundle, and a detector that runs one of its artefacts and has passed the self-test.
-
-    Attributes:
-        workers: several such detectors, this one among them, in the throughput mode; else None.
-    """
-
-    bundle: Bundle
-    detector: Detector
-    rulebook: Rulebook
-    questions: tuple[Question, ...]
-    workers: Workers[Detector] | None = None
-
-    def self_test(self) -> None:
-        """Ask the running model for the golden pictures; in the thread that owns the detector.
-
-        Raises:
-            ModelError: an answer is not as it should be.
-        """
-        if self.workers is None:
-            selftest.ask(self.detector, self.questions)
-        else:
-            self.workers.each(lambda detector: selftest.ask(detector, self.questions))
-
-
-def open_model(config: StationConfig) -> Model:
-    """Open the bundle and load the model that the station file names.
-
-    Nothing of it runs here before its signature, every hash, its graph, a first load in a child
-    process and the golden pictures were well.
-
-    Raises:
-        LineguardError: one of these was not.
-    """
-    section = config.document.model
-    bundle = open_bundle(config.bundle_path, _trust(config))
-    bundle.check()
-    rulebook = Rulebook(config.document.recipe, bundle.manifest.thresholds)
-    kind, (options, *more) = config.runtime.kind, _options_of_workers(config)
-    artefact = bundle.name_of(bundle.artefact_for(kind, section.artefact))
-    bounds = Bounds(section.trial.memory_mb, section.trial.seconds)
-    try_model(bundle, kind, options, artefact, rulebook.least_detection, bounds)
-    questions = selftest.questions_of(bundle, artefact)
-
-    def opened(settings: Any) -> Detector:
-        detector = open_detector(
-            bundle,
-            kind,
-            settings,
-            artefact=artefact,
-            min_score=rulebook.least_detection,
-            overlap=None if section.tiling is None else section.tiling.overlap_px,
-        )
-        try:
-            selftest.ask(detector, questions)
-        except ModelError:
-            detector.close()
-            raise
-        return detector
-
-    detector = opened(options)
-    if section.mode == "latency":
-        return Model(bundle, detector, rulebook, questions)
-    workers = Workers([detector, *(opened(settings) for settings in more)])
-    return Model(bundle, detector, rulebook, questions, workers)
-
-
-def _options_of_workers(config: StationConfig) -> list[Any]:
-    """Return the runtime's options for each worker: threads that sum to the cores.
-
-    Where the station file states the threads of one inference, that holds.
-    """
-    section, options = config.document.model, config.runtime.options
-    count = 1 if section.mode == "latency" else section.workers or cores()
-    if count == 1 or getattr(options, "threads", None) != 0:
-        return [options] * count
-    return [options.model_copy(update={"threads": n}) for n in shares(count, cores())]
-
-
-def _trust(config: StationConfig) -> Trust | None:
-    section = config.document.model.trust
-    return None if section is None else read_trust(config.trusted_keys, section.unsigned)
 
 
 def open_camera(config: StationConfig, clock: Clock) -> Camera:
@@ -171,6 +78,7 @@ def build(
     camera: Camera | None = None,
     health: Health | None = None,
     window: Window | None = None,
+    model: Model | None = None,
 ) -> Station:
     """Make a station that is ready to run.
 
@@ -178,6 +86,7 @@ def build(
         camera: instead of the one that the file names, or None.
         health: is told how the station is, or None.
         window: is offered every frame; run the station within ``window.on(station)``.
+        model: of this station file, where it is open already.
 
     Raises:
         LineguardError: something that the file names cannot be opened.
@@ -185,7 +94,7 @@ def build(
     # OpenCV's threads wait spinning, which costs more of the processor than they save of time: the
     # trigger takes 0.9 instead of 1.6 ms of it per frame.
     cv2.setNumThreads(1)
-    model = open_model(config)
+    model = model or open_model(config)
     inspector, identity = make_inspector(config, model, clock), identity_of(config, model)
     camera = camera or open_camera(config, clock)
     receivers = _receivers(config)

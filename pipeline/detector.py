@@ -171,6 +171,7 @@ def open_detector(
     min_score: float = MIN_SCORE,
     unproved: bool = False,
     overlap: int | None = None,
+    warm: bool = True,
 ) -> Detector:
     """Assemble the detector of a bundle, check that its parts fit, and warm it up.
 
@@ -182,6 +183,7 @@ def open_detector(
         min_score: weaker detections are dropped, 0..1.
         unproved: run it without a green parity report; for the lab, never for a line.
         overlap: of the tiles in which larger parts are looked at, pixels; None scales them down.
+        warm: run it once on grey; not needed where golden pictures follow.
 
     Raises:
         BundleError: the bundle, its file and its manifest do not fit each other, or its parity
@@ -202,7 +204,8 @@ def open_detector(
         detector = Detector(
             manifest.labels, decoder, runtime, chosen, min_score=min_score, overlap=overlap
         )
-        detector.check()
+        if warm:
+            detector.check()
     except (BundleError, ModelError) as error:
         runtime.close()
         raise type(error)(f"bundle '{manifest.name}', {chosen.path}: {error}") from error

@@ -15,6 +15,7 @@ from pipeline.triggers import Trigger
 from pipeline.types import (
     Box,
     Decision,
+    Defect,
     Detections,
     Frame,
     Image,
@@ -380,16 +381,19 @@ class Inspector:
             views=len(case.views),
             picture=case.picture,
             picture_box=case.picture_box,
-            picture_verdict=self._verdict_of_picture(case),
+            picture_verdict=self._verdict_of_picture(case, defects, size),
             stamps={"exposed": t_ns},
         )
 
-    def _verdict_of_picture(self, case: Case) -> Verdict | None:
+    def _verdict_of_picture(
+        self, case: Case, defects: tuple[Defect, ...], size: tuple[float, float]
+    ) -> Verdict | None:
         """Judge the kept picture alone: it is what can be run again, view by view is not kept."""
         if case.picture_box is None:
             return None
+        if len(case.views) == 1:  # the vote over all views is of this one
+            return self._rulebook.decide(defects, 1, size).verdict
         found = case.views[case.picture_view]
-        size = (case.picture_box.width, case.picture_box.height)
         return judged_alone(found, self._labels, self._rulebook, len(case.views), size)
 
 

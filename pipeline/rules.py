@@ -106,6 +106,9 @@ class Rulebook:
         return not any(_ignores(zone, defect, size) for zone in self.recipe.zones)
 
 
+_TINY = np.finfo(np.float32).tiny
+
+
 def vote(views: Sequence[Detections], labels: Sequence[str]) -> tuple[Defect, ...]:
     """Merge the detections of several views of one part.
 
@@ -152,7 +155,8 @@ def _merged(
     np.maximum.at(best, view, score)
     per_label = np.bincount(label, weights=score, minlength=len(labels))
     # A threshold of 0 lets scores of 0 in, and those must not be divided by.
-    box = np.average(xyxy, axis=0, weights=score + np.finfo(np.float32).tiny)
+    weight = (score + _TINY)[:, None]
+    box = (xyxy * weight).sum(axis=0) / weight.sum()
     x0, y0, x1, y1 = (round(float(v), 1) for v in box)
     return Defect(
         label=labels[int(per_label.argmax())],

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.assembly import open_model
 from pipeline.config import StationConfig
 from pipeline.errors import ConfigError
 from pipeline.inspection import judged_alone
+from pipeline.model import open_model
 from pipeline.store import read_record, read_records
 from pipeline.types import Box, Detections, Image, Record, Verdict
 from pipeline.vision.draw import annotate, marks_of

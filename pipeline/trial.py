@@ -2,7 +2,7 @@
 
 A model file may crash its runtime, fill the memory or never return. The child has a limit on
 memory and time, loads the model as the station would, and runs the self-test. The station loads
-what came through.
+what came through, and a receipt saves it the child the next time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ class Order(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     bundle: Path
+    name: str
     sha256: str
     runtime: str
     options: dict[str, Any]
@@ -55,30 +58,24 @@ class Order(BaseModel):
     memory_mb: int = Field(gt=0)
     seconds: int = Field(gt=0)
 
+    @property
+    def where(self) -> str:
+        """What is tried, for messages."""
+        return f"bundle '{self.name}', {self.artefact}"
 
-def try_model(
-    bundle: Bundle,
-    runtime: str,
-    options: Any,
-    artefact: str,
-    min_score: float,
-    bounds: Bounds,
-) -> int:
-    """Load a model and run its self-test in a child process.
+
+def order_for(
+    bundle: Bundle, runtime: str, options: Any, artefact: str, min_score: float, bounds: Bounds
+) -> Order:
+    """Return what a child is told.
 
     Args:
         runtime: kind of the runtime plugin, with its ``options``.
         artefact: name of the artefact.
-
-    Returns:
-        How many golden pictures were asked.
-
-    Raises:
-        LineguardError: what the child raised.
-        ModelError: the child died, took too much memory, or did not end in time.
     """
-    order = Order(
+    return Order(
         bundle=bundle.path.resolve(),
+        name=bundle.manifest.name,
         sha256=bundle.sha256,
         runtime=runtime,
         options=options.model_dump(mode="json"),
@@ -87,38 +84,65 @@ def try_model(
         memory_mb=bounds.memory_mb,
         seconds=bounds.seconds,
     )
-    where = f"bundle '{bundle.manifest.name}', {artefact}"
-    mark = _mark(order)
-    if mark is not None and mark.is_file():
-        return len(selftest.questions_of(bundle, artefact))
+
+
+def try_model(order: Order) -> int:
+    """Load a model and run its self-test in a child process.
+
+    Returns:
+        How many golden pictures were asked.
+
+    Raises:
+        LineguardError: what the child raised.
+        ModelError: the child died, took too much memory, or did not end in time.
+    """
     try:
         done = subprocess.run(
             [sys.executable, "-m", "pipeline.trial"],
             input=order.model_dump_json().encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=bounds.seconds + 5,
+            timeout=order.seconds + 5,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise ModelError(
-            f"{where}: the model was not loaded within {bounds.seconds} s; "
+            f"{order.where}: the model was not loaded within {order.seconds} s; "
             "it is damaged, or raise model.trial.seconds"
         ) from error
-    asked = _judged(done, where, bounds)
-    if mark is not None:
-        mark.touch()
-    return asked
+    return _judged(done, order)
 
 
-def _mark(order: Order) -> Path | None:
-    """Return the file whose presence says that exactly this has come through before.
+@contextmanager
+def tried_once(
+    order: Order, folder: Path | None, attempt: Callable[[Order], object] = try_model
+) -> Iterator[None]:
+    """Try a model in a child unless exactly it has come through before; then load it within.
 
-    It saves a second whenever a station comes back after a crash. It lies where a restart of the
-    machine clears it; None if there is no such folder of our own.
+    The receipt is taken away before the ``with`` block and given back after it: a station that
+    dies while it loads a model finds none at its next start, and tries the model in a child again.
+
+    Args:
+        folder: of the receipts; None keeps none.
     """
-    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]  # systemd may name several
+    receipt = None if folder is None else folder / f"tried-{_key(order)}"
+    if receipt is None or not _taken(receipt):
+        attempt(order)
+    yield
+    if receipt is not None:
+        with suppress(OSError):  # a full disk costs the next start a second
+            receipt.touch()
+
+
+def receipts() -> Path | None:
+    """Return the folder of the receipts; None if there is none that only we may write to.
+
+    A forged receipt starts no other model, for every hash and the self-test are looked at all the
+    same: it only lets a model that may crash do so in the station. systemd's CacheDirectory stays
+    when the machine restarts, which a receipt allows: it names what could change by that.
+    """
+    given = os.environ.get("CACHE_DIRECTORY", "").split(":")[0]  # systemd may name several
     folder = Path(given) if given else Path(tempfile.gettempdir()) / f"lineguard-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -127,11 +151,57 @@ def _mark(order: Order) -> Path | None:
         return None
     if status.st_uid != os.getuid() or status.st_mode & 0o022 or not stat.S_ISDIR(status.st_mode):
         return None  # somebody else could write there
-    page = order.model_dump_json(exclude={"bundle"}) + sys.prefix
-    return folder / f"tried-{hashlib.sha256(page.encode()).hexdigest()}"
+    return folder
 
 
-def _judged(done: subprocess.CompletedProcess[bytes], where: str, bounds: Bounds) -> int:
+def surroundings(paths: Sequence[str]) -> str:
+    """Return what decides how a model runs here, beside the model: one page of text.
+
+    Args:
+        paths: where Python's packages are; the names of their ``.dist-info`` have the versions.
+    """
+    system = os.uname()
+    return "\n".join(
+        [
+            *sorted({f.name for path in paths if path for f in Path(path).glob("*.dist-info")}),
+            sys.version,
+            sys.prefix,
+            *(system.sysname, system.release, system.version, system.machine),
+            _read("/sys/module/nvidia/version"),
+            *(
+                line
+                for line in _read("/proc/cpuinfo").partition("\n\n")[0].splitlines()
+                if line.startswith(("model name", "flags", "Features", "CPU part"))
+            ),
+        ]
+    )
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _key(order: Order) -> str:
+    """Return the hash of what a receipt is for: the same bundle elsewhere is the same.
+
+    The manifest, whose hash this holds, has the hashes of all files.
+    """
+    page = order.model_dump_json(exclude={"bundle"}) + surroundings(sys.path)
+    return hashlib.sha256(page.encode()).hexdigest()
+
+
+def _taken(receipt: Path) -> bool:
+    try:
+        receipt.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _judged(done: subprocess.CompletedProcess[bytes], order: Order) -> int:
     said = done.stdout[-LARGEST_ANSWER_BYTES:].strip().rpartition(b"\n")[2]
     try:
         answer = json.loads(said)
@@ -139,8 +209,8 @@ def _judged(done: subprocess.CompletedProcess[bytes], where: str, bounds: Bounds
         answer = None
     if not isinstance(answer, dict):
         raise ModelError(
-            f"{where}: loading the model ended its process ({_cause(done.returncode)}; "
-            f"{bounds.memory_mb} MiB and {bounds.seconds} s were allowed); it must not run here"
+            f"{order.where}: loading the model ended its process ({_cause(done.returncode)}; "
+            f"{order.memory_mb} MiB and {order.seconds} s were allowed); it must not run here"
         )
     if "error" in answer:
         raise _ERRORS.get(answer["kind"], ModelError)(answer["error"])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.bench import peers, sections
+from pipeline.bench import density, peers, sections
 from pipeline.bench.broker import broker
 from pipeline.bench.camera import GatedCamera
 from pipeline.bench.figures import Round, in_turns, percentiles, ratio, spread
@@ -23,7 +23,7 @@ from pipeline.bench.line import MeasuredLine
 from pipeline.bench.page import rows_of, write_page
 from pipeline.bench.pictures import boards, in_memory
 from pipeline.bench.plot import bars, curves
-from pipeline.bench.variant import Variant, open_bare, read_variant
+from pipeline.bench.variant import Variant, open_bare, read_variant, scripted_twin
 from pipeline.bench.work import Loop, Work, usual_station
 from pipeline.bench.worker import Worker
 from pipeline.chaos.line import DECODER
@@ -198,14 +198,45 @@ def test_what_is_not_proved_is_timed_in_a_copy_and_the_bundle_stays_as_it_was(
     assert {f.name: f.read_bytes() for f in scripted.bundle.iterdir()} == before
 
 
+def test_a_twin_finds_what_the_model_found(work: Work, scripted: Variant) -> None:
+    twin = scripted_twin(open_bare(scripted), boards(SIDE)[:4], work.folder("twin"))
+    bare = open_bare(twin)
+    nothing = np.zeros((1, SIDE, SIDE, 3), np.uint8)
+    found = [bare.runtime.infer(nothing)[0][0] for _ in range(5)]
+    assert [len(rows) for rows in found] == [0, 0, 1, 0, 1]  # the first of each warms up
+    assert np.allclose(found[2], SCRIPT[0])
+
+
+def test_a_section_that_was_not_measured_stays_on_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    results = results_of_all()
+    write_page({"sections": results}, page)
+    before = page.read_text(encoding="utf-8")
+    write_page({"sections": {}}, page)
+    assert page.read_text(encoding="utf-8") == before
+    results["parts"]["figures"]["parts"] = 4711
+    write_page({"sections": {"parts": results["parts"]}}, page)
+    after = page.read_text(encoding="utf-8")
+    assert after.count("## ") == before.count("## ")
+    assert "4711" in after
+    assert "certificate | well" in after
+
+
 SECTION_KEYS: dict[str, list[str]] = {
-    "stages": ["ms.letterbox.median", "ms.inference.median", "cpu_ms.record.median", "runtime"],
+    "stages": [
+        "ms.letterbox.median",
+        "ms.inference.median",
+        "cpu_ms.record.median",
+        "besides_model_cpu_ms.median",
+        "runtime",
+    ],
     "e2e": [
         "sources.memory_160.over_raw.median",
         "sources.memory_160.cpu_ms_beyond_raw.median",
         "sources.memory_160.frames_per_round",
     ],
     "paced": ["pace.latency_ms.p999", "pace.to_subscriber_ms.p99", "certificate"],
+    "burst": ["pace.latency_ms.p999", "pace.to_subscriber_ms.p99", "certificate"],
     "ledger": ["sizes"],
 }
 
@@ -248,6 +279,11 @@ def test_two_configurations_are_compared_in_turns(work: Work, scripted: Variant)
     assert [side["variant"] for side in figures["sides"]] == ["scripted", "scripted"]
 
 
+def test_stations_are_spread_evenly_over_the_cores() -> None:
+    assert [density.cores_of(n, 4, [2, 5]) for n in range(4)] == [(2,), (5,), (2,), (5,)]
+    assert density.cores_of(0, 1, [2, 5]) == (2, 5)
+
+
 def test_the_ledger_is_as_long_as_it_was_asked_to_be(work: Work) -> None:
     figures = sections.SECTIONS["ledger"].measure(work.with_options(records=5000))
     assert [size["records"] for size in figures["sizes"]] == [1000, 3000, 5000]
@@ -269,7 +305,7 @@ def results_of_all() -> dict[str, Any]:
     """Return results as a whole run gives them, in small."""
     one = {"median": 0.9, "min": 0.8, "max": 1.0, "rounds": 5}
     shares = {"p50": 1.0, "p99": 2.0, "p999": 3.0, "max": 4.0}
-    source = {"over_raw": one, "fps": one, "raw_fps": one, "cpu_ms": one,
+    source = {"over_raw": one, "over_ceiling": one, "fps": one, "raw_fps": one, "cpu_ms": one,
               "cpu_ms_beyond_raw": one, "rejects": 0.1, "runtime": "onnx/cpu/fp32"}  # fmt: skip
     names = ("memory_640", "memory_320", "h264_640", "h264_1080")
     start = {"first_verdict_s": one, "rss_mb": 150.0, "most_mb": 160.0, "growth_mb": 0.0,

@@ -7,13 +7,17 @@ import struct
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
 
 from pipeline.cli.bundles import is_permissive
+from pipeline.cli.output import teller
+from pipeline.schema import EXAMPLE
 from tests import tiny
 from tests.conftest import REPOSITORY
 
@@ -200,6 +204,14 @@ def test_bench_compares_two_ways_to_run_the_station_and_keeps_what_it_found(
     assert figures["machine"]["cores"] > 0
     again = lineguard("bench", "--no-measure", *kept, home=tmp_path)
     assert json.loads(again.stdout) == figures
+
+
+def test_a_record_is_one_line_of_a_log_however_long(capsys: pytest.CaptureFixture[str]) -> None:
+    record = replace(EXAMPLE, reasons=("open [0.93] at (211, 80)" * 5, "second", "third"))
+    teller(Console(width=80))(record)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"part {record.part:>4}  FAIL        38 ms  open [0.93] at")
+    assert line.endswith("; second (+1)")
 
 
 def test_every_command_teaches_itself(tmp_path: Path) -> None:

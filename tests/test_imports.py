@@ -45,6 +45,19 @@ def test_a_station_that_is_put_together_loads_neither_torch_nor_the_lab() -> Non
     assert loaded("pipeline.assembly, pipeline.replay", NEVER) == ""
 
 
+def test_the_command_line_loads_no_command_before_it_is_named() -> None:
+    assert loaded("pipeline.cli.main", (*HEAVY[:-2], "numpy", "pydantic", "pipeline.cli.run")) in (
+        "",
+        "typer",
+        "typer rich",  # older ones load it with themselves
+    )
+
+
+def test_a_station_does_not_wait_for_what_other_commands_need() -> None:
+    others = ("lab", "chaos", "collect", "web", "demo", "bench", "update", "synth", "assembly")
+    assert loaded("pipeline.cli.run", tuple(f"pipeline.{name}" for name in others)) == ""
+
+
 def test_the_layers_hold() -> None:
     program = Path(sys.executable).parent / "lint-imports"
     if not program.exists():

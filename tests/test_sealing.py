@@ -1,6 +1,7 @@
 """Every file of a sealed bundle is covered by a hash, and nothing else lies beside them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.errors import BundleError, ConfigError, LineguardError, ModelError
 from pipeline.onnx_graph import check_graph
 from pipeline.selftest import ask, questions_of
 from pipeline.signing import Trust, generate, read_trust
-from pipeline.trial import Bounds, try_model
+from pipeline.trial import Bounds, Order, order_for, surroundings, tried_once, try_model
 from tests import tiny
 from tests.conftest import REPOSITORY
 
@@ -53,7 +54,7 @@ def rewrite(folder: Path, **changes: Any) -> Bundle:
 
 def tried(folder: Path) -> int:
     options = plugins.load("runtimes", "onnx").Options()
-    return try_model(open_bundle(folder), "onnx", options, "fp32", 0.05, BOUNDS)
+    return try_model(order_for(open_bundle(folder), "onnx", options, "fp32", 0.05, BOUNDS))
 
 
 def test_a_sealed_bundle_is_well(sealed: Path) -> None:
@@ -112,6 +113,95 @@ def test_writing_golden_pictures_takes_a_signature_away(sealed: Path, tmp_path: 
     sealing.add_golden(sealed, [picture(tmp_path / "white.png", 255)])
     assert not (sealed / "manifest.sig").exists()
     assert [g.path for g in open_bundle(sealed).manifest.golden] == ["golden/01-white.png"]
+
+
+# --- receipts of a trial
+
+
+class Attempts:
+    """Counts how often a model is tried."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def __call__(self, order: Order) -> None:
+        self.made += 1
+
+
+def order_of(folder: Path, **options: Any) -> Order:
+    settings = plugins.load("runtimes", "onnx").Options(**options)
+    return order_for(open_bundle(folder), "onnx", settings, "fp32", 0.05, BOUNDS)
+
+
+def load(order: Order, folder: Path | None, attempts: Attempts) -> None:
+    with tried_once(order, folder, attempts):
+        pass
+
+
+def test_a_model_that_came_through_is_not_tried_again(sealed: Path, tmp_path: Path) -> None:
+    attempts = Attempts()
+    for _ in range(3):
+        load(order_of(sealed), tmp_path, attempts)
+    assert attempts.made == 1
+
+
+def test_a_bundle_that_differs_in_one_byte_is_tried_again(sealed: Path, tmp_path: Path) -> None:
+    attempts = Attempts()
+    load(order_of(sealed), tmp_path, attempts)
+    with (sealed / "README.md").open("a") as card:
+        card.write("!")
+    sealing.seal(sealed)
+    load(order_of(sealed), tmp_path, attempts)
+    load(order_of(sealed, threads=1), tmp_path, attempts)
+    assert attempts.made == 3
+
+
+def test_a_copy_of_the_bundle_elsewhere_needs_no_trial(sealed: Path, tmp_path: Path) -> None:
+    attempts = Attempts()
+    load(order_of(sealed), tmp_path, attempts)
+    shutil.copytree(sealed, tmp_path / "copy")
+    load(order_of(tmp_path / "copy"), tmp_path, attempts)
+    assert attempts.made == 1
+
+
+def test_a_load_that_did_not_end_well_costs_the_receipt(sealed: Path, tmp_path: Path) -> None:
+    attempts = Attempts()
+    load(order_of(sealed), tmp_path, attempts)
+    with (
+        pytest.raises(ModelError, match="died"),
+        tried_once(order_of(sealed), tmp_path, attempts),
+    ):
+        assert not list(tmp_path.glob("tried-*")), "a station that is killed here must leave none"
+        raise ModelError("died")
+    load(order_of(sealed), tmp_path, attempts)
+    assert attempts.made == 2
+
+
+def test_a_refused_model_leaves_no_receipt(sealed: Path, tmp_path: Path) -> None:
+    def refused(order: Order) -> None:
+        raise ModelError("refused")
+
+    with (
+        pytest.raises(ModelError, match="refused"),
+        tried_once(order_of(sealed), tmp_path, refused),
+    ):
+        pass
+    assert not list(tmp_path.glob("tried-*"))
+
+
+def test_without_a_folder_of_our_own_every_load_is_tried(sealed: Path) -> None:
+    attempts = Attempts()
+    for _ in range(2):
+        load(order_of(sealed), None, attempts)
+    assert attempts.made == 2
+
+
+def test_another_version_of_any_package_voids_the_receipts(tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime-1.30.0.dist-info").mkdir()
+    before = surroundings([str(tmp_path)])
+    assert surroundings([str(tmp_path)]) == before
+    (tmp_path / "onnxruntime-1.30.0.dist-info").rename(tmp_path / "onnxruntime-1.31.0.dist-info")
+    assert surroundings([str(tmp_path)]) != before
 
 
 # --- self-test

@@ -1,13 +1,16 @@
 """How many cameras one machine carries: stations side by side, one more each time, until it fails.
 
 Each camera has a station of its own, in a process of its own, with its own ledger: none can take
-another one's memory, and the system's scheduler shares the cores out.
+another one's memory. Where there are as many as cores or more, each is held on one core, as
+``CPUAffinity`` of a systemd unit does it: else the scheduler leaves one of them alone on a core
+for seconds and crowds the others.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -76,6 +79,7 @@ def _step(
             folder = work.folder("lane")
             file = usual_station(variant, bare, folder, port)
             words = [sys.executable, "-m", "pipeline.bench.lane", str(file), str(pictures)]
+            words += map(str, cores_of(number, count, sorted(os.sched_getaffinity(0))))
             worker = Worker(f"camera {number + 1}", words, folder / "log")
             lanes.append(stack.enter_context(worker))
         for lane in lanes:
@@ -95,6 +99,11 @@ def _step(
         "unfair": round(max(medians) / min(medians) - 1, 3),
         "cpu_share": round(sum(f["cpu_s"] for f in found) / (parts / fps * cores), 3),
     }
+
+
+def cores_of(number: int, count: int, cores: Sequence[int]) -> tuple[int, ...]:
+    """Return on which cores one of so many stations may run; all of them where each has several."""
+    return tuple(cores) if count < len(cores) else (cores[number % len(cores)],)
 
 
 def _sharing(variant: Variant, count: int) -> Variant:

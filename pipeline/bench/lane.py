@@ -1,4 +1,4 @@
-"""One station in a process of its own: ``-m pipeline.bench.lane STATION_FILE PICTURES``.
+"""One station in a process of its own: ``-m pipeline.bench.lane STATION_FILE PICTURES CORE...``.
 
 Commands come on standard input, a JSON line each: ``{"count": 80, "fps": 10}``; the answer to each
 goes to standard output. The first line is an empty answer: the station stands ready.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def _say(said: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    os.sched_setaffinity(0, map(int, sys.argv[3:]))
     try:
         serve(Path(sys.argv[1]), Path(sys.argv[2]))
     except LineguardError as error:

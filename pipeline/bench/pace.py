@@ -14,8 +14,8 @@ from pipeline.bench.broker import broker, process
 from pipeline.bench.figures import percentiles
 from pipeline.bench.line import MeasuredLine, Paced
 from pipeline.bench.listener import READY, arrivals
-from pipeline.bench.pictures import in_memory
-from pipeline.bench.variant import Bare
+from pipeline.bench.pictures import boards, in_memory
+from pipeline.bench.variant import Bare, scripted_twin
 from pipeline.bench.work import Loop, Work, bare_of, usual_station
 from pipeline.clock import NS_PER_MS
 from pipeline.errors import PublishError
@@ -23,6 +23,7 @@ from pipeline.store import read_records
 
 PARTS_PER_MIN = 600
 PARTS, HOGGED_PARTS, QUICK_PARTS = 900, 250, 40
+BURST_PER_MIN, BURST_PARTS = 12_000, 100_000
 WARM_PARTS, WARM_FPS = 4, 2.0
 ARRIVAL_S = 10.0
 INFERENCES = 30
@@ -70,6 +71,37 @@ def paced(work: Work) -> dict[str, Any]:
         "certificate": certificate(steady, steady_figures, per_min),
         "runtime": bare.name,
         "broker": by.kind,
+    }
+
+
+def burst(work: Work) -> dict[str, Any]:
+    """Show very many parts to the whole station, as closely as it follows, the model a script.
+
+    So the slowest of a thousand, which is the business of ledger, disk, broker and scheduler, is
+    known from a hundred of its kind, and not from one.
+
+    Returns:
+        As ``pace`` of ``paced``, and ``certificate``, ``chained_records``.
+    """
+    per_min = float(work.options.get("parts_per_min") or BURST_PER_MIN)
+    count = int(work.options.get("parts") or (QUICK_PARTS if work.quick else BURST_PARTS))
+    with broker(work.scratch) as by, _listening(work, by.port) as file:
+        with bare_of(work.variant) as real:
+            variant = scripted_twin(real, boards(real.side), work.folder("twin"))
+        with bare_of(variant) as bare:
+            station = usual_station(variant, bare, work.folder("burst"), by.port)
+            with MeasuredLine(station, in_memory(bare.side), live=True) as line:
+                line.pace(WARM_PARTS, WARM_FPS)
+                work.note(f"{count:,} parts, {per_min:,.0f} a minute")
+                taken = _turn(work, line, count, per_min)
+                heard = _heard(file, taken)
+            chained = sum(1 for _ in read_records(line.store))
+    figures = _figures(taken, heard)
+    return {
+        "pace": figures | {"parts_per_min": per_min},
+        "chained_records": chained,
+        "certificate": certificate(taken, figures, per_min),
+        "runtime": bare.name,
     }
 
 

@@ -37,6 +37,7 @@ SECTIONS: Mapping[str, Section] = {
     "stages": Section("each stage of a frame's way alone", stages.stages),
     "e2e": Section("the whole station over the bare runtime", throughput.end_to_end),
     "paced": Section("trigger to verdict at a line's pace", pace.paced),
+    "burst": Section("trigger to verdict of very many parts", pace.burst, asked=True),
     "start": Section("start to first verdict, and memory", start.start),
     "density": Section("cameras that the machine carries", density.density),
     "parts": Section("CPU time per part on a belt", parts.parts),
@@ -117,6 +118,9 @@ def _of_e2e(figures: Mapping[str, Any]) -> dict[str, Any]:
     known = {n: s for n, s in figures["sources"].items() if "skipped" not in s}
     return {
         "e2e_over_raw": {n: s["over_raw"]["median"] for n, s in known.items()},
+        "e2e_over_ceiling": {
+            n: s["over_ceiling"]["median"] for n, s in known.items() if "over_ceiling" in s
+        },
         "cpu_ms_beyond_raw": {n: s["cpu_ms_beyond_raw"]["median"] for n, s in known.items()},
     }
 
@@ -149,6 +153,7 @@ def _of_peers(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _PROMISED: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "stages": lambda f: {"cpu_ms_besides_model": f["besides_model_cpu_ms"]["median"]},
     "e2e": _of_e2e,
     "paced": _of_paced,
     "start": _of_start,

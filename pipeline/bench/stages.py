@@ -1,4 +1,4 @@
-"""What each stage of a frame's way costs, alone and in one thread."""
+"""What each stage of a frame's way costs alone, and all of them together but for the model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 from pipeline.bench.broker import broker
 from pipeline.bench.figures import Round, in_turns, spread, timed
 from pipeline.bench.growth import drafts_of
-from pipeline.bench.pictures import boards, clip, played
-from pipeline.bench.variant import Bare
-from pipeline.bench.work import Work, bare_of
+from pipeline.bench.line import MeasuredLine
+from pipeline.bench.pictures import boards, clip, in_memory, played
+from pipeline.bench.variant import Bare, scripted_twin
+from pipeline.bench.work import Work, bare_of, usual_station
 from pipeline.detector import MIN_SCORE
 from pipeline.errors import MissingExtra
 from pipeline.publishers import Address, mqtt
@@ -32,6 +33,7 @@ from pipeline.vision.picture import encode_jpeg
 Stage = Callable[[], object]
 FULL_HD = (1920, 1080)
 SMALLEST_TURN = 3
+WARM = 20
 
 
 def stages(work: Work) -> dict[str, Any]:
@@ -39,7 +41,8 @@ def stages(work: Work) -> dict[str, Any]:
 
     Returns:
         ``ms`` and ``cpu_ms`` of each stage, per frame or part; ``skipped``: stages that cannot be
-        timed here, why; ``runtime``.
+        timed here, why; ``besides_model_cpu_ms``: of the whole station per part whose model is a
+        script, frames in memory, and of the decoding of a real model's output; ``runtime``.
     """
     with broker(work.scratch) as by, bare_of(work.variant) as bare, ExitStack() as stack:
         skipped: dict[str, str] = {}
@@ -52,6 +55,7 @@ def stages(work: Work) -> dict[str, Any]:
         counts = {name: _count(stage, work.turn_s / 4) for name, stage in known.items()}
         sides = [partial(_turn, stage, counts[name]) for name, stage in known.items()]
         rounds = in_turns(sides, work.rounds, work.progress)
+        without = _without_model(work, bare, by.port)
     took = dict(zip(known, rounds, strict=True))
     return {
         "ms": {name: spread([r.ms for r in turns]).as_dict() for name, turns in took.items()},
@@ -59,8 +63,21 @@ def stages(work: Work) -> dict[str, Any]:
             name: spread([r.cpu_ms for r in turns]).as_dict() for name, turns in took.items()
         },
         "skipped": skipped,
+        "besides_model_cpu_ms": spread(
+            [a.cpu_ms + b.cpu_ms for a, b in zip(without, took["decode_output"], strict=True)]
+        ).as_dict(),
         "runtime": bare.name,
     }
+
+
+def _without_model(work: Work, bare: Bare, port: int) -> list[Round]:
+    """Run the whole station on a model that costs nothing and finds what the real one finds."""
+    variant = scripted_twin(bare, boards(bare.side), work.folder("twin"))
+    with bare_of(variant) as twin:
+        file = usual_station(variant, twin, work.folder("station"), port)
+        with MeasuredLine(file, in_memory(bare.side)) as line:
+            count = max(round(work.turn_s * line.work(WARM).per_s), WARM)
+            return [line.work(count) for _ in range(work.rounds)]
 
 
 def _count(stage: Stage, seconds: float) -> int:

@@ -1,7 +1,8 @@
 """From the start of the process to the first verdict, and the memory that a station takes.
 
-What is started is ``lineguard run``, as a service starts it, trial of the model, ledger, gate and
-broker included; when the first verdict is there is read from the gate's journal.
+What is started is ``lineguard run``, as a service starts it: its bytecode is compiled, as an
+installer leaves it, and ledger, gate and broker are included. When the first verdict is there is
+read from the gate's journal.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ def start(work: Work) -> dict[str, Any]:
     """Start stations of every runtime that is installed, in turns.
 
     Returns:
-        By runtime: ``first_verdict_s``, and ``rss_mb`` at the end and ``most_mb`` of a longer run,
-        ``growth_mb`` of its last two thirds; or ``skipped``, why. OpenVINO is started with its
+        By runtime: ``first_verdict_s``, ``new_bundle_s`` (the same where the model was never loaded
+        before, with its trial in a child), and ``rss_mb`` at the end and ``most_mb`` of a longer
+        run, ``growth_mb`` of its last two thirds; or ``skipped``, why. OpenVINO is started with its
         cache of compiled models, as it starts every time but the first, and without.
     """
     sides = _sides(work)
     taken: dict[str, list[float]] = {name: [] for name in sides}
+    new: dict[str, list[float]] = {name: [] for name in sides}
     skipped: dict[str, str] = {}
     figures: dict[str, Any] = {}
     rounds = QUICK_ROUNDS if work.quick else work.rounds
@@ -51,16 +54,18 @@ def start(work: Work) -> dict[str, Any]:
                     continue
                 try:
                     seconds, _ = _run(work, variant, by.port, FEW)
+                    if number:
+                        taken[name].append(seconds)
+                        new[name].append(_run(work, variant, by.port, FEW, is_new=True)[0])
                 except LineguardError as error:
                     skipped[name] = str(error)
-                    continue
-                taken[name] += [seconds] if number else []
             work.progress(number + 1, rounds + 2)
         for name, variant in sides.items():
             if name not in skipped:
                 many = QUICK_MANY if work.quick else MANY
                 figures[name] = _run(work, variant, by.port, many)[1]
                 figures[name]["first_verdict_s"] = spread(taken[name], 3).as_dict()
+                figures[name]["new_bundle_s"] = spread(new[name], 3).as_dict()
         work.progress(rounds + 2, rounds + 2)
     return {"runtimes": figures | {name: {"skipped": why} for name, why in skipped.items()}}
 
@@ -74,14 +79,26 @@ def _sides(work: Work) -> dict[str, Variant]:
     return sides
 
 
-def _run(work: Work, variant: Variant, port: int, count: int) -> tuple[float, dict[str, Any]]:
-    """Run a station over so many pictures; return seconds to the first verdict, and its memory."""
+def _run(
+    work: Work, variant: Variant, port: int, count: int, *, is_new: bool = False
+) -> tuple[float, dict[str, Any]]:
+    """Run a station over so many pictures; return seconds to the first verdict, and its memory.
+
+    Args:
+        is_new: it finds no receipt of a trial of its model.
+    """
     folder = work.folder("start")
     with bare_of(variant) as bare:
         pictures = _pictures(folder, bare.side, count)
         camera = {"kind": "images", "path": str(pictures)}
         file = usual_station(variant, bare, folder, port, camera=camera)
-    return _watched(file, folder, count)
+    receipts = work.folder("new") if is_new else work.scratch / "receipts"
+    return _watched(file, folder, count, _environment(work.scratch / "bytecode", receipts))
+
+
+def _environment(bytecode: Path, receipts: Path) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(bytecode), "CACHE_DIRECTORY": str(receipts)}
 
 
 def _pictures(folder: Path, side: int, count: int) -> Path:
@@ -96,12 +113,14 @@ def _pictures(folder: Path, side: int, count: int) -> Path:
     return place
 
 
-def _watched(file: Path, folder: Path, count: int) -> tuple[float, dict[str, Any]]:
+def _watched(
+    file: Path, folder: Path, count: int, environment: dict[str, str]
+) -> tuple[float, dict[str, Any]]:
     log = folder / "log"
     began_ns = time.monotonic_ns()
     with log.open("wb") as said:
         words = [sys.executable, "-m", "pipeline", "run", str(file)]
-        station = subprocess.Popen(words, stdout=said, stderr=said)
+        station = subprocess.Popen(words, stdout=said, stderr=said, env=environment)
         held: list[tuple[int, float]] = []
         while station.poll() is None:
             if time.monotonic_ns() - began_ns > LIMIT_S * NS_PER_S:

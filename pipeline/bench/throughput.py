@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.bench.broker import broker
-from pipeline.bench.figures import in_turns, ratio, spread
+from pipeline.bench.figures import Round, in_turns, ratio, spread, timed
 from pipeline.bench.line import MeasuredLine
 from pipeline.bench.pictures import (
     REJECTS,
@@ -18,25 +20,32 @@ from pipeline.bench.pictures import (
 from pipeline.bench.variant import Bare, Variant, recipe_that_rejects, station_file
 from pipeline.bench.work import Loop, Work, bare_of, usual_station
 from pipeline.errors import MissingExtra
+from pipeline.types import Image
 
 WARM = 4
 CLIPS = {"h264_640": (640, 640), "h264_1080": (1920, 1080)}
+OF_ALL = "h264_1080"
+"""The clip that every variant is measured with: there decoding costs most."""
 
 
 def end_to_end(work: Work) -> dict[str, Any]:
-    """Measure every variant with frames in memory and, the first one, with H.264 clips.
+    """Measure every variant with frames in memory and with H.264 clips.
 
     Returns:
-        By source (``memory_640``, ``h264_640``, ``h264_1080``): ``over_raw`` (throughput of the
-        station as a share of the bare runtime's, round by round), ``fps``, ``raw_fps``, ``cpu_ms``
-        per frame beyond the bare runtime's, ``rejects``, ``runtime``; or ``skipped``, why.
+        By source (``memory_640``, ``h264_640``, ``h264_1080``; of other input sizes ``memory_320``
+        and ``h264_1080_320``): ``over_raw`` (throughput of the station as a share of the bare
+        runtime's, round by round), ``fps``, ``raw_fps``, ``cpu_ms`` per frame beyond the bare
+        runtime's, ``rejects``, ``runtime``; or ``skipped``, why. Of a clip also ``over_ceiling``:
+        ``over_raw`` as a share of inference / (inference + decoding), each in CPU time a frame.
     """
     found: dict[str, Any] = {}
     sources = [(v, None) for v in work.variants] + [(work.variant, size) for size in CLIPS.values()]
+    sources += [(v, CLIPS[OF_ALL]) for v in work.variants[1:]]
     with broker(work.scratch) as by:
         for number, (variant, size) in enumerate(sources):
             with bare_of(variant) as bare:
                 name = _name(bare, size)
+                name += f"_{bare.side}" if name in found else ""
                 work.note(f"{name}: station and bare runtime in turns")
                 found[name] = _source(work, variant, bare, size, by.port)
             work.progress(number + 1, len(sources))
@@ -88,21 +97,25 @@ def _name(bare: Bare, size: tuple[int, int] | None) -> str:
 def _source(
     work: Work, variant: Variant, bare: Bare, size: tuple[int, int] | None, port: int
 ) -> dict[str, Any]:
-    pictures, every = in_memory(bare.side), 1
-    if size is not None:
-        try:
-            pictures, every = played(clip(work.kept, *size, work.clip_frames)), work.every
-        except MissingExtra as error:
-            return {"skipped": str(error)}
+    try:
+        pictures, film = (_pictures(work, bare, size) for _ in range(2))
+    except MissingExtra as error:
+        return {"skipped": str(error)}
     loop = Loop(bare)
-    recipe = recipe_that_rejects(REJECTS, bare, sample(pictures, every))
+    recipe = recipe_that_rejects(REJECTS, bare, sample(pictures, work.every if size else 1))
     file = station_file(variant, bare, work.folder("line"), port, recipe=recipe)
     with MeasuredLine(file, pictures) as line:
         line.work(WARM)
         slower = min(line.work(WARM).per_s, loop.work(WARM).per_s)
         count = max(round(work.turn_s * slower), WARM)
-        station, raw = in_turns(
-            [lambda: line.work(count), lambda: loop.work(count)], work.rounds, lambda *_: None
+        station, raw, film_alone = in_turns(
+            [
+                lambda: line.work(count),
+                lambda: loop.work(count),
+                lambda: timed(lambda: _skim(film, count), count),
+            ],
+            work.rounds,
+            lambda *_: None,
         )
     beyond = [s.cpu_ms - r.cpu_ms for s, r in zip(station, raw, strict=True)]
     return {
@@ -111,8 +124,32 @@ def _source(
         "raw_fps": spread([r.per_s for r in raw], 2).as_dict(),
         "cpu_ms": spread([s.cpu_ms for s in station], 3).as_dict(),
         "cpu_ms_beyond_raw": spread(beyond, 3).as_dict(),
+        **(_of_a_clip(station, raw, film_alone) if size else {}),
         "rejects": share_of_rejects(line.verdicts),
         "frames_per_round": count,
         "runtime": bare.name,
         "proved": bare.proved,
+    }
+
+
+def _pictures(work: Work, bare: Bare, size: tuple[int, int] | None) -> Iterator[Image]:
+    if size is None:
+        return in_memory(bare.side)
+    return played(clip(work.kept, *size, work.clip_frames))
+
+
+def _skim(pictures: Iterator[Image], count: int) -> None:
+    """Take so many pictures, and do nothing with them."""
+    for _ in itertools.islice(pictures, count):
+        pass
+
+
+def _of_a_clip(
+    station: Sequence[Round], raw: Sequence[Round], film: Sequence[Round]
+) -> dict[str, Any]:
+    ceiling = [r.cpu_ms / (r.cpu_ms + f.cpu_ms) for r, f in zip(raw, film, strict=True)]
+    share = [s.per_s / r.per_s for s, r in zip(station, raw, strict=True)]
+    return {
+        "decoding_cpu_ms": spread([f.cpu_ms for f in film], 3).as_dict(),
+        "over_ceiling": ratio(share, ceiling).as_dict(),
     }

@@ -190,6 +190,34 @@ def _claim(bare: Bare) -> Report:
     )
 
 
+def scripted_twin(bare: Bare, pictures: Sequence[Image], scratch: Path) -> Variant:
+    """Return a bundle whose model costs nothing and finds what this one found in the pictures."""
+    manifest = bare.bundle.manifest
+    head, box = decode.decoder(manifest.decoder), Letterbox(*bare.runtime.input_shape[1:3])
+    script = []
+    for image in pictures:
+        box.window(image)
+        found = head.read(bare.runtime.infer(box.tensor), MIN_SCORE)
+        rows = np.column_stack([found.xyxy, found.score, found.label])
+        script.append(rows.round(4).tolist())
+    folder = scratch / "scripted"
+    folder.mkdir()
+    file = folder / "script"
+    file.write_bytes(b"its answers stand with the runtime")
+    artefact = {"path": file.name, "sha256": sha256_of(file), "runtimes": ["scripted"]}
+    page = manifest.model_dump(mode="json") | {
+        "decoder": "yolo-e2e",
+        "artefacts": {"script": {**artefact, "precision": "fp32"}},
+        "golden": [],
+        "parity": None,
+        "files": None,
+    }
+    (folder / MANIFEST).write_text(json.dumps(page), encoding="utf-8")
+    size = {"height": manifest.input.height, "width": manifest.input.width}
+    runtime = {"kind": "scripted", "after": "cycle", "script": script, **size}
+    return Variant("scripted", folder, runtime, {})
+
+
 def recipe_that_rejects(share: float, bare: Bare, pictures: Sequence[Image]) -> dict[str, Any]:
     """Return a recipe whose one limit lets this share of the pictures be rejected.
 

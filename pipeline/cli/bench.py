@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cli.output import Counted, JsonFile, said_to_people, write_json
+from pipeline.cli.options import JsonFile, write_json
+from pipeline.cli.output import Counted, said_to_people
 from pipeline.errors import ConfigError
 from pipeline.shipped import shipped
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.bench.work import Work
 
 BUNDLE = "models/boards-n"
-NAMES = "stages, e2e, paced, start, density, parts, ledger, against, peers"
+NAMES = "stages, e2e, paced, burst, start, density, parts, ledger, against, peers"
 WITH_NUMBERS = "Numbers"
 WITH_PEERS = "Other programs"
 
@@ -49,11 +50,14 @@ def bench(
         Path | None, typer.Option(help="Write the page with its plots, e.g. docs/performance.md.")
     ] = None,
     parts: Annotated[
-        int | None, typer.Option(min=1, help="paced: so many parts.", rich_help_panel=WITH_NUMBERS)
+        int | None,
+        typer.Option(min=1, help="paced, burst: so many parts.", rich_help_panel=WITH_NUMBERS),
     ] = None,
     parts_per_min: Annotated[
         float | None,
-        typer.Option(min=1, help="paced: default 600.", rich_help_panel=WITH_NUMBERS),
+        typer.Option(
+            min=1, help="paced: default 600; burst: 12,000.", rich_help_panel=WITH_NUMBERS
+        ),
     ] = None,
     cameras: Annotated[
         int | None,

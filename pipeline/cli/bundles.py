@@ -11,19 +11,13 @@ from rich.table import Table
 
 from pipeline import config as station_file
 from pipeline import sealing, signing
-from pipeline.assembly import open_model
 from pipeline.bundle import MANIFEST, Bundle, open_bundle
-from pipeline.cli.output import (
-    JsonFile,
-    Rate,
-    console,
-    error_console,
-    said_to_people,
-    write_json,
-)
+from pipeline.cli.options import JsonFile, write_json
+from pipeline.cli.output import Rate, console, error_console, said_to_people
 from pipeline.detector import Detector
 from pipeline.drill import DAMAGES, drill
 from pipeline.errors import BundleError, ConfigError
+from pipeline.model import open_model
 from pipeline.shipped import shipped
 
 PERMISSIVE = frozenset(

@@ -14,7 +14,8 @@ from pipeline.chaos.fulldisk import fill_disk
 from pipeline.chaos.kills import Outcome, kill_all
 from pipeline.chaos.network import spoil_network
 from pipeline.chaos.powercut import cut_power
-from pipeline.cli.output import Counted, JsonFile, said_to_people, write_json
+from pipeline.cli.options import JsonFile, write_json
+from pipeline.cli.output import Counted, said_to_people
 
 
 def chaos(

@@ -17,7 +17,8 @@ from pipeline.cli.broker import (
     Username,
     broker_options,
 )
-from pipeline.cli.output import JsonFile, Rate, said_to_people, write_json
+from pipeline.cli.options import JsonFile, write_json
+from pipeline.cli.output import Rate, said_to_people
 from pipeline.collect import Archive, Collector, Options, SqliteArchive
 from pipeline.collect.postgres import PostgresArchive
 from pipeline.errors import StoreError

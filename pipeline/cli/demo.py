@@ -17,7 +17,8 @@ from rich.markup import escape
 
 from pipeline import demo as demonstration
 from pipeline import schema
-from pipeline.cli.output import JsonFile, Rate, line_of, said_to_people, write_json
+from pipeline.cli.options import JsonFile, write_json
+from pipeline.cli.output import Rate, line_of, said_to_people
 from pipeline.cli.replay import say_replay
 from pipeline.demo import Place
 from pipeline.errors import ConfigError, MissingExtra

@@ -13,7 +13,8 @@ from rich.markup import escape
 
 from pipeline.bundle import MANIFEST, open_bundle
 from pipeline.cli.findings import Finding
-from pipeline.cli.output import JsonFile, said_to_people, write_json
+from pipeline.cli.options import JsonFile, write_json
+from pipeline.cli.output import said_to_people
 from pipeline.cli.security import Machine, as_json, examine
 from pipeline.errors import ConfigError, LineguardError
 from pipeline.shipped import shipped

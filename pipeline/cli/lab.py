@@ -9,14 +9,8 @@ from rich.table import Table
 
 from pipeline import plugins
 from pipeline.bundle import open_bundle
-from pipeline.cli.output import (
-    Counted,
-    JsonFile,
-    console,
-    error_console,
-    said_to_people,
-    write_json,
-)
+from pipeline.cli.options import JsonFile, write_json
+from pipeline.cli.output import Counted, console, error_console, said_to_people
 from pipeline.config import load
 from pipeline.detector import open_detector
 from pipeline.errors import ConfigError

@@ -1,34 +1,43 @@
 """The command ``lineguard``: its commands, its exit codes, and errors of one line."""
 
+import gc
+import importlib
 import logging
 import os
 import sys
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
 from pipeline.errors import LineguardError
 
 # OpenCV's FFmpeg prints its own lines on damaged files; ours say what, where and what to do.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+# Else pydantic looks for plugins in every package that is installed, and loads what it finds.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
-from pipeline.cli import (
-    bench,
-    bundles,
-    chaos,
-    collect,
-    demo,
-    doctor,
-    health,
-    lab,
-    replay,
-    run,
-    station_file,
-    trace,
-    update,
-    web,
-)
+COMMANDS: Mapping[str, str] = {
+    "demo": "demo:demo",
+    "run": "run:run",
+    "health": "health:check_health",
+    "replay": "replay:replay",
+    "chaos": "chaos:chaos",
+    "collect": "collect:collect",
+    "doctor": "doctor:doctor",
+    "trace": "trace:trace",
+    "bench": "bench:bench",
+    "web": "web:web",
+    "accounts": "web:accounts",
+    "models": "bundles:app",
+    "config": "station_file:app",
+    "update": "update:app",
+    "lab": "lab:app",
+}
+"""Module and name of each command, or of the group of its commands, in the order of the help."""
 
 EPILOG = (
     "Exit codes: 0 well; 1 a check found a difference; 2 wrong use; 65 update refused; 69 camera, "
@@ -36,29 +45,48 @@ EPILOG = (
     "130 interrupted."
 )
 
+
+class Imported(Mapping[str, Any]):
+    """The commands, each imported when it is asked for: a station must not wait for the others."""
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, attribute = COMMANDS[name].partition(":")
+        found = getattr(importlib.import_module(f"pipeline.cli.{module}"), attribute)
+        holder = typer.Typer(add_completion=False, callback=lambda: None)
+        if isinstance(found, typer.Typer):
+            holder.add_typer(found, name=name)
+        else:
+            holder.command(name=name)(found)
+        return get_group(holder).commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class Commands(TyperGroup):
+    """The group of all commands; only the one that is named is imported."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        self.commands = cast(Any, Imported())
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return their names in the order of the help; ``ctx`` is click's and not used."""
+        return list(self.commands)
+
+
 app = typer.Typer(
     name="lineguard",
+    cls=Commands,
     help="A defect-inspection station for production lines that can prove its verdicts.",
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command(name="demo")(demo.demo)
-app.command(name="run")(run.run)
-app.command(name="health")(health.check_health)
-app.command(name="replay")(replay.replay)
-app.command(name="chaos")(chaos.chaos)
-app.command(name="collect")(collect.collect)
-app.command(name="doctor")(doctor.doctor)
-app.command(name="trace")(trace.trace)
-app.command(name="bench")(bench.bench)
-app.command(name="web")(web.web)
-app.add_typer(web.accounts, name="accounts")
-app.add_typer(bundles.app, name="models")
-app.add_typer(station_file.app, name="config")
-app.add_typer(update.app, name="update")
-app.add_typer(lab.app, name="lab")
 
 
 @app.callback()
@@ -68,6 +96,7 @@ def options(
     ] = False,
 ) -> None:
     """A defect-inspection station for production lines that can prove its verdicts."""
+    gc.enable()  # the command that was named is imported by now
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -77,6 +106,7 @@ def options(
 
 def main() -> None:
     """Run a command; an error that lineguard raises on purpose becomes one line and its code."""
+    gc.disable()  # what is imported stays: looking for garbage in it takes a tenth of the start
     try:
         app()
     except LineguardError as error:

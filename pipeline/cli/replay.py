@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 
 from pipeline import replay as replaying
-from pipeline.cli.output import JsonFile, Rate, line_of, said_to_people, write_json
+from pipeline.cli.options import JsonFile, write_json
+from pipeline.cli.output import Rate, line_of, said_to_people
 from pipeline.config import StationConfig
 from pipeline.quality import golden
 from pipeline.quality import truth as truths

@@ -1,20 +1,28 @@
 """``lineguard run``: the station on the line."""
 
+from __future__ import annotations
+
+import gc
 import signal
 import threading
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline import config as station_file
-from pipeline.assembly import build, open_window
-from pipeline.cli.output import JsonFile, line_of, said_to_people, write_json
+from pipeline.cli.options import JsonFile, write_json
 from pipeline.clock import SystemClock
 from pipeline.errors import PublishError
-from pipeline.monitor.health import Health
-from pipeline.replay import frames, latency
-from pipeline.station import Station
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.config import StationConfig
+    from pipeline.model import Model
+    from pipeline.station import Station
+    from pipeline.tally import Tally
 
 REST_OF_START_S = 60
 """What a start takes beside the model, on a slow machine."""
@@ -32,8 +40,20 @@ def run(
     JSON keys: frames.captured|inspected|dropped|lost_exposures, verdicts, latency_ms.p50|p99,
     undelivered.
     """
-    people = said_to_people(json)
-    loaded, clock = station_file.load(config), SystemClock()
+    gc.disable()  # until all is loaded that stays
+    from pipeline.model import opening
+
+    loaded = station_file.load(config)
+    _run(loaded, opening(loaded), json)
+
+
+def _run(loaded: StationConfig, model: Future[Model], json: Path | None) -> None:
+    # Loaded here: the runtime loads and tests the model meanwhile, without our interpreter.
+    from pipeline.assembly import build, open_window
+    from pipeline.cli.output import said_to_people, teller
+    from pipeline.monitor.health import Health
+
+    people, clock = said_to_people(json), SystemClock()
     section, window = loaded.document.health, open_window(loaded, clock)
     with Health(clock, section.port, section.host) as health:
         # The child process that tries the model may take its time, and then this one as much.
@@ -41,15 +61,29 @@ def run(
         station = build(
             loaded,
             clock,
-            lambda record: people.print(line_of(record)),
+            teller(people),
             health=health,
             window=window,
+            model=model.result(),
         )
+        gc.freeze()
+        gc.enable()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: station.stop())
         signal.signal(signal.SIGUSR1, lambda *_: _test_soon(station))
         with window.on(station):
             tally = station.run()
+    _sum_up(tally, station, people, json)
+
+
+def _sum_up(tally: Tally, station: Station, people: Console, json: Path | None) -> None:
+    """Say what was done, and what is not delivered.
+
+    Raises:
+        PublishError: there is such.
+    """
+    from pipeline.replay import frames, latency
+
     n = frames(tally)
     figures = {
         "frames": n,

@@ -8,8 +8,8 @@ import typer
 
 from pipeline import config as station_file
 from pipeline import schema as schemas
-from pipeline.assembly import open_model
 from pipeline.cli.output import console
+from pipeline.model import open_model
 
 app = typer.Typer(help="Check a station file; print the schemas.", no_args_is_help=True)
 

@@ -8,7 +8,8 @@ import typer
 
 from pipeline import schema
 from pipeline import trace as tracing
-from pipeline.cli.output import JsonFile, line_of, said_to_people, write_json
+from pipeline.cli.options import JsonFile, write_json
+from pipeline.cli.output import line_of, said_to_people
 from pipeline.config import load
 from pipeline.errors import ConfigError
 

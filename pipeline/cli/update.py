@@ -25,7 +25,8 @@ from pipeline.cli.broker import (
     Username,
     broker_options,
 )
-from pipeline.cli.output import JsonFile, console, said_to_people, write_json
+from pipeline.cli.options import JsonFile, write_json
+from pipeline.cli.output import console, said_to_people
 from pipeline.errors import ConfigError, UpdateError
 from pipeline.trial import Bounds
 from pipeline.update import order as orders

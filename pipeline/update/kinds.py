@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline import plugins
 from pipeline.bundle import open_bundle
 from pipeline.errors import LineguardError, UpdateError
-from pipeline.trial import Bounds, try_model
+from pipeline.trial import Bounds, order_for, try_model
 
 INSTALLER = Path("deploy") / "station" / "install.sh"
 WHEELS, PROOF = "wheels", "proof"
@@ -48,7 +48,8 @@ class ModelKind:
             chosen = bundle.artefact_for(self._runtime, self._artefact)
             least = min(t.unsure for t in bundle.manifest.thresholds.values())
             options = plugins.load("runtimes", self._runtime).Options()
-            try_model(bundle, self._runtime, options, bundle.name_of(chosen), least, self._bounds)
+            name = bundle.name_of(chosen)
+            try_model(order_for(bundle, self._runtime, options, name, least, self._bounds))
         except LineguardError as error:
             raise UpdateError(f"the new model does not prove itself: {error}") from error
 

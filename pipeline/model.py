@@ -1,0 +1,118 @@
+"""From the bundle that a station file names to a model that may decide: checked, tried, asked."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import selftest, trial
+from pipeline.bundle import Bundle, open_bundle
+from pipeline.config import StationConfig
+from pipeline.detector import Detector, open_detector
+from pipeline.errors import ModelError
+from pipeline.rules import Rulebook
+from pipeline.selftest import Question
+from pipeline.signing import Trust, read_trust
+from pipeline.workers import Workers, cores, shares
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A bundle, and a detector that runs one of its artefacts and has passed the self-test.
+
+    Attributes:
+        workers: several such detectors, this one among them, in the throughput mode; else None.
+    """
+
+    bundle: Bundle
+    detector: Detector
+    rulebook: Rulebook
+    questions: tuple[Question, ...]
+    workers: Workers[Detector] | None = None
+
+    def self_test(self) -> None:
+        """Ask the running model for the golden pictures; in the thread that owns the detector.
+
+        Raises:
+            ModelError: an answer is not as it should be.
+        """
+        if self.workers is None:
+            selftest.ask(self.detector, self.questions)
+        else:
+            self.workers.each(lambda detector: selftest.ask(detector, self.questions))
+
+
+def open_model(config: StationConfig) -> Model:
+    """Open the bundle and load the model that the station file names.
+
+    Nothing of it runs here before its signature, every hash, its graph, a first load in a child
+    process and the golden pictures were well.
+
+    Raises:
+        LineguardError: one of these was not.
+    """
+    section = config.document.model
+    bundle = open_bundle(config.bundle_path, _trust(config))
+    bundle.check()
+    rulebook = Rulebook(config.document.recipe, bundle.manifest.thresholds)
+    kind, (options, *more) = config.runtime.kind, _options_of_workers(config)
+    artefact = bundle.name_of(bundle.artefact_for(kind, section.artefact))
+    bounds = trial.Bounds(section.trial.memory_mb, section.trial.seconds)
+    least = rulebook.least_detection
+    questions = selftest.questions_of(bundle, artefact)
+
+    def opened(settings: Any) -> Detector:
+        detector = open_detector(
+            bundle,
+            kind,
+            settings,
+            artefact=artefact,
+            min_score=least,
+            overlap=None if section.tiling is None else section.tiling.overlap_px,
+            warm=not questions,
+        )
+        try:
+            selftest.ask(detector, questions)
+        except ModelError:
+            detector.close()
+            raise
+        return detector
+
+    order = trial.order_for(bundle, kind, options, artefact, least, bounds)
+    with trial.tried_once(order, trial.receipts()):
+        detectors = [opened(settings) for settings in (options, *more)]
+    workers = None if section.mode == "latency" else Workers(detectors)
+    return Model(bundle, detectors[0], rulebook, questions, workers)
+
+
+def opening(config: StationConfig) -> Future[Model]:
+    """Begin to open the model in a thread of its own; the rest of a program loads meanwhile."""
+    opened: Future[Model] = Future()
+
+    def work() -> None:
+        try:
+            opened.set_result(open_model(config))
+        except Exception as error:  # noqa: BLE001 - the top of a thread: who asks is told
+            opened.set_exception(error)
+
+    threading.Thread(target=work, name="model", daemon=True).start()
+    return opened
+
+
+def _options_of_workers(config: StationConfig) -> list[Any]:
+    """Return the runtime's options for each worker: threads that sum to the cores.
+
+    Where the station file states the threads of one inference, that holds.
+    """
+    section, options = config.document.model, config.runtime.options
+    count = 1 if section.mode == "latency" else section.workers or cores()
+    if count == 1 or getattr(options, "threads", None) != 0:
+        return [options] * count
+    return [options.model_copy(update={"threads": n}) for n in shares(count, cores())]
+
+
+def _trust(config: StationConfig) -> Trust | None:
+    section = config.document.model.trust
+    return None if section is None else read_trust(config.trusted_keys, section.unsigned)

@@ -523,7 +523,9 @@ def test_a_gate_that_cannot_wait_is_told_first(tmp_path: Path) -> None:
 
 
 def test_what_finds_no_room_is_rejected_and_recorded_once_there_is_some(tmp_path: Path) -> None:
-    line = Line(tmp_path, ScriptedCamera(PASSING), room=1, full_for=3)
+    line = Line(tmp_path, ScriptedCamera([]), room=1, full_for=3)
+    is_full, is_well = full_and_well(line)
+    line.rewind([*PASSING, is_full, is_well])
     line.run()
     assert line.error is None
     assert len(line.records) == 4
@@ -533,22 +535,27 @@ def test_what_finds_no_room_is_rejected_and_recorded_once_there_is_some(tmp_path
     assert line.station.faults == {}
 
 
-def test_a_full_disk_takes_the_line_from_ready_and_gives_it_back(tmp_path: Path) -> None:
-    line: list[Line] = []
+def full_and_well(line: Line) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return steps of a camera that wait until the disk is full, and until the station is well."""
 
     def is_full() -> None:
-        until(lambda: "ledger" in line[0].station.faults)
+        until(lambda: "ledger" in line.station.faults)
 
     def is_well() -> None:
-        until(lambda: not line[0].station.faults)
+        until(lambda: not line.station.faults)
 
-    camera = ScriptedCamera([*PASSING, is_full, is_well, *PASSING])
-    line.append(Line(tmp_path, camera, room=2, full_for=3))
-    line[0].run()
-    assert line[0].error is None
-    changes = [word for word, _ in itertools.groupby(line[0].output.ready_states)]
+    return is_full, is_well
+
+
+def test_a_full_disk_takes_the_line_from_ready_and_gives_it_back(tmp_path: Path) -> None:
+    line = Line(tmp_path, ScriptedCamera([]), room=2, full_for=3)
+    is_full, is_well = full_and_well(line)
+    line.rewind([*PASSING, is_full, is_well, *PASSING])
+    line.run()
+    assert line.error is None
+    changes = [word for word, _ in itertools.groupby(line.output.ready_states)]
     assert changes[:3] == [True, False, True]
-    assert len(line[0].records) == 8
+    assert len(line.records) == 8
 
 
 def test_a_disk_that_stays_full_ends_in_the_safe_state_and_rejects_all(tmp_path: Path) -> None:

@@ -271,7 +271,8 @@ def _restart(command: str) -> None:
     except (OSError, ValueError) as error:
         raise UpdateError(f"--restart {command}: {error}") from error
     if done.returncode:
-        raise UpdateError(f"--restart {command}: {done.stderr.strip() or done.returncode}")
+        said = " ".join(done.stderr.split())[:300] or f"it ended with {done.returncode}"
+        raise UpdateError(f"--restart {command}: {said}")
 
 
 def _well(ports: list[int], steady_s: float, probation_s: float) -> str | None:

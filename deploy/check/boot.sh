@@ -3,9 +3,12 @@
 # boot, a certificate from the plant's CA, a model as a signed update, a hang, a bad update, the power
 # cut in the middle of an update, a restart. A broker on this side hears the verdicts over TLS.
 #
-#   boot.sh [--tree DIR] [--offline WHEELHOUSE]      of build-image.sh
+#   boot.sh [--container] [--tree DIR] [--offline WHEELHOUSE]      the last two of build-image.sh
 #
-# Needs root, qemu-system-x86, ovmf, mosquitto, openssl, and what deploy/station/build-image.sh needs;
+# --container starts the image's systemd in a container instead: minutes, where emulation takes an hour.
+#
+# Needs root, qemu-system-x86 and ovmf (or systemd-container), mosquitto, openssl, and what
+# deploy/station/build-image.sh needs;
 # PYTHON is the one on this side that has lineguard's test extras (default: .venv/bin/python). It
 # emulates the processor, which every machine can, and one look of the shipped model takes an emulated
 # one half a minute: so the machine gets a small model and the repository's clip made small (small.py).
@@ -14,9 +17,10 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(cd "$here/../.." && pwd)
-tree="" offline=""
+tree="" offline="" kind=qemu
 while (($#)); do
 	case "$1" in
+	--container) kind=container ;;
 	--tree | --offline) declare "${1#--}=${2:?$1 needs a value}" && shift ;;
 	*) printf 'boot: unknown option %s\n' "$1" >&2 && exit 2 ;;
 	esac
@@ -27,8 +31,6 @@ disk=$work/station.img
 python=${PYTHON:-$repository/.venv/bin/python}
 export PYTHONPATH=$repository
 lineguard() { "$python" -m pipeline "$@"; }
-firmware=/usr/share/OVMF/OVMF_CODE_4M.fd
-name="lineguard-lg0001" # of the serial number that the machine tells
 topic=lineguard/v1/lineguard/demo/hall-1/line-1/demo
 
 step() { printf '\n== %s\n' "$*"; }
@@ -40,10 +42,9 @@ wrong() {
 }
 clean() {
 	kill "${broker:-}" "${listener:-}" 2>/dev/null || true
-	kill -9 "${machine:-}" 2>/dev/null || true
+	clean_machine
 	[[ -n "${KEEP:-}" ]] || rm -rf --one-file-system "$work"
 }
-trap clean EXIT
 # Ask again and again, with a deadline that only a real fault reaches: emulation is slow.
 within() {
 	local until=$((SECONDS + $1)) what=$2
@@ -53,22 +54,22 @@ within() {
 		sleep 2
 	done
 }
-guest() {
-	ssh -F none -i "$work/admin" -p "$ssh_port" -o UserKnownHostsFile="$work/known" \
-		-o StrictHostKeyChecking=accept-new -o ConnectTimeout=60 -o LogLevel=ERROR -o BatchMode=yes \
-		-o ControlMaster=auto -o ControlPath="$work/ssh" -o ControlPersist=600 root@127.0.0.1 "$@"
-}
 send() { tar -C "$1" -cf - . | guest "mkdir -p $2 && tar -C $2 --no-same-owner -mxf -"; }
-# The machine's own clock, in seconds since it was switched on: emulation may be slowed or paused.
-clock() { guest cut -d. -f1 /proc/uptime; }
 passed() { printf '%s s' $(($(clock) - since)); }
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+# Brings name, broker_address, and: plant, prepare, guest, switch_on, cut_power, switched_off, clock,
+# clean_machine.
+name="" broker_address=""
+# shellcheck source=/dev/null
+source "$here/machine-$kind.sh"
+trap clean EXIT
 
 # -- the plant's side -------------------------------------------------------------------------------
 
 make_plant() {
 	step "a plant: authority, broker with TLS, keys of who signs"
-	broker_port=$(free_port) ssh_port=$(free_port)
+	broker_port=$(free_port)
 	"$repository/docker/demo/certificates.sh" "$work/pki" >/dev/null
 	chmod -R a+rX "$work" "$work/pki"
 	sed "s#/mosquitto/pki#$work/pki#; s#/mosquitto/config#$work#; s#^listener .*#listener $broker_port 127.0.0.1#" \
@@ -76,14 +77,14 @@ make_plant() {
 	printf 'user root\n' >>"$work/mosquitto.conf"
 	printf 'user %s\ntopic write %s/#\nuser viewer\ntopic read lineguard/#\n' "$name" "$topic" >"$work/acl"
 	chmod 0600 "$work/acl"
-	mosquitto -c "$work/mosquitto.conf" 2>"$work/broker.log" &
+	plant mosquitto -c "$work/mosquitto.conf" 2>"$work/broker.log" &
 	broker=$!
 	ssh-keygen -q -t ed25519 -N '' -f "$work/admin"
 	lineguard models keygen "$work/plant.key" >/dev/null
 }
 
 listen() {
-	mosquitto_sub -h localhost -p "$broker_port" --cafile "$work/pki/ca.crt" --cert "$work/pki/viewer.crt" \
+	plant mosquitto_sub -h localhost -p "$broker_port" --cafile "$work/pki/ca.crt" --cert "$work/pki/viewer.crt" \
 		--key "$work/pki/viewer.key" -V 5 -q 1 -t "$topic/inspection" >>"$work/heard.jsonl" &
 	listener=$!
 }
@@ -154,26 +155,6 @@ make_model() {
 
 # -- the machine ------------------------------------------------------------------------------------
 
-switch_on() {
-	local options=()
-	read -ra options <<<"${QEMU_OPTIONS:-}"
-	qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -display none \
-		-serial "file:$work/console.log" -smbios type=1,serial=LG0001 -device virtio-rng-pci \
-		-drive "if=pflash,format=raw,readonly=on,file=$firmware" \
-		-drive "if=pflash,format=raw,file=$work/variables.fd" \
-		-drive "file=$disk,format=raw,if=virtio" -device virtio-net-pci,netdev=plant \
-		-netdev "user,id=plant,hostfwd=tcp:127.0.0.1:$ssh_port-:22" "${options[@]}" &
-	machine=$!
-	within 2400 "the machine does not answer over SSH" guest true
-	figure "answers over SSH $(clock) s after it was switched on"
-}
-
-cut_power() {
-	kill -9 "$machine"
-	wait "$machine" 2>/dev/null || true
-	ssh -F none -O exit -o ControlPath="$work/ssh" root@127.0.0.1 2>/dev/null || true
-}
-
 # Asked with the shell: the program takes an emulated processor a quarter of a minute to begin.
 ready() { guest "exec 3<>/dev/tcp/127.0.0.1/9464 && printf 'GET /readyz HTTP/1.0\r\n\r\n' >&3 && grep -m 1 ' 200 ' <&3"; }
 station() { guest systemctl show -P "$1" lineguard@line-1; }
@@ -216,7 +197,7 @@ enrol() {
 	openssl x509 -req -in "$work/station.csr" -CA "$work/pki/ca.crt" -CAkey "$work/pki/ca.key" -CAcreateserial \
 		-days 2 -extfile <(printf 'extendedKeyUsage=clientAuth') -out "$work/station.crt" 2>/dev/null
 	guest "cat >/etc/lineguard/pki/station.crt" <"$work/station.crt"
-	guest "echo '10.0.2.2 broker' >>/etc/hosts" # the plant's name service
+	guest "echo '$broker_address broker' >>/etc/hosts" # the plant's name service
 	guest "cat >/var/lib/lineguard/small.avi" <"$work/small/small.avi"
 	make_stick "$work/first" 1 signed
 	send "$work/first" /root/first
@@ -293,8 +274,7 @@ restart() {
 	guest systemctl stop lineguard@line-1
 	records | sort >"$work/before.txt"
 	guest systemctl poweroff || true
-	wait "$machine" || true
-	ssh -F none -O exit -o ControlPath="$work/ssh" root@127.0.0.1 2>/dev/null || true
+	switched_off
 	switch_on
 	within 2400 "it is not ready" ready
 	records | sort >"$work/after.txt"
@@ -311,7 +291,7 @@ make_model
 step "the image"
 "$repository/deploy/station/build-image.sh" --target cpu --out "$disk" --config "$work/config" --size 4 \
 	--kernel linux-image-cloud-amd64 ${tree:+--tree "$tree"} ${offline:+--offline "$offline"} | tail -n 1
-cp "${firmware/CODE/VARS}" "$work/variables.fd"
+prepare
 first_boot
 enrol
 verdicts
@@ -321,5 +301,5 @@ power_cut
 restart
 replay
 guest systemctl poweroff || true
-wait "$machine" || true
+switched_off
 step "the image does what it says, $SECONDS s in all"

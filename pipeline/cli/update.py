@@ -71,6 +71,9 @@ Ports = Annotated[
 Steady = Annotated[float, typer.Option(help="It must be well so long without a break.")]
 Probation = Annotated[float, typer.Option(help="and that within so long.")]
 RESTART = "systemctl try-restart lineguard@*.service"
+SHUTDOWN_S = 5.0
+"""A restart fails, too, while the machine is shut down. That ends this process within this time,
+and the next boot goes on with the probation; else the release would be refused for ever."""
 
 
 @app.command()
@@ -272,7 +275,9 @@ def _restart(command: str) -> None:
     except (OSError, ValueError) as error:
         raise UpdateError(f"--restart {command}: {error}") from error
     if done.returncode:
-        raise UpdateError(f"--restart {command}: {done.stderr.strip() or done.returncode}")
+        time.sleep(SHUTDOWN_S)
+        said = " ".join(done.stderr.split())[:300] or f"it ended with {done.returncode}"
+        raise UpdateError(f"--restart {command}: {said}")
 
 
 def _well(ports: list[int], steady_s: float, probation_s: float) -> str | None:

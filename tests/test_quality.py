@@ -112,6 +112,12 @@ def test_where_two_parts_are_in_view_the_nearer_one_is_meant() -> None:
     assert (found.missed, found.double, found.escapes.count) == (0, 0, 0)
 
 
+def test_a_part_close_behind_another_is_not_taken_for_it() -> None:
+    truth = (TruePart(33, True, 1507), TruePart(34, False, 1545))
+    found = compare([record(1460, 1514, PASS), record(1500, 1552, FAIL)], truth)
+    assert (found.missed, found.double, found.escapes.count, found.overkill.count) == (0, 0, 0, 0)
+
+
 def test_a_truth_file_is_read(tmp_path: Path) -> None:
     file = tmp_path / "a.truth.jsonl"
     file.write_text('{"index": 0, "good": true, "centre_frame": 50, "more": 1}\n\n')
@@ -220,3 +226,13 @@ def test_a_record_waits_for_its_truth_and_takes_no_other_part_s(tmp_path: Path) 
     with file.open("a") as stream:
         stream.write(line_of("run-1", {"centre_frame": 94, "good": False}))
     assert [(number, known.good) for number, known in reader.match([])] == [(1, False)]
+
+
+def test_a_truth_file_that_begins_again_is_read_from_its_beginning(tmp_path: Path) -> None:
+    file = tmp_path / "truth.jsonl"
+    reader = TruthFile(file)
+    for run in ("run-1", "run-2"):
+        file.unlink(missing_ok=True)
+        file.write_text(line_of(run, {"centre_frame": 50, "good": True}))
+        row = {"run": run, "first_frame": 2, "last_frame": 80}
+        assert [number for number, _ in reader.match([(1, row)])] == [1], run

@@ -226,13 +226,3 @@ def test_a_record_waits_for_its_truth_and_takes_no_other_part_s(tmp_path: Path) 
     with file.open("a") as stream:
         stream.write(line_of("run-1", {"centre_frame": 94, "good": False}))
     assert [(number, known.good) for number, known in reader.match([])] == [(1, False)]
-
-
-def test_a_truth_file_that_begins_again_is_read_from_its_beginning(tmp_path: Path) -> None:
-    file = tmp_path / "truth.jsonl"
-    reader = TruthFile(file)
-    for run in ("run-1", "run-2"):
-        file.unlink(missing_ok=True)
-        file.write_text(line_of(run, {"centre_frame": 50, "good": True}))
-        row = {"run": run, "first_frame": 2, "last_frame": 80}
-        assert [number for number, _ in reader.match([(1, row)])] == [1], run

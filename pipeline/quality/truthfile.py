@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,7 +42,6 @@ class TruthFile:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._at = 0
-        self._inode = 0
         self._known: dict[str, dict[int, Known]] = {}
         self._waiting: list[tuple[int, Mapping[str, Any]]] = []
 
@@ -69,10 +67,6 @@ class TruthFile:
 
     def _read(self) -> None:
         with suppress(OSError), self._file.open("rb") as stream:
-            found = os.fstat(stream.fileno())
-            if found.st_ino != self._inode or found.st_size < self._at:
-                # A demo that begins again writes a file of its own.
-                self._at, self._inode = 0, found.st_ino
             stream.seek(self._at)
             for line in stream:
                 if not line.endswith(b"\n"):

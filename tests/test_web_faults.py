@@ -26,6 +26,13 @@ VISIBLE_S = 1.0
 SLACK = 5
 GONE_S = 10.0
 WORDS = {"camera": "unplugged", "lamp": "too dark", "broker": "mqtt broker", "disk": "disk is full"}
+_WELL = """() => {
+  const [pill, alarm] = ["state", "alarm"].map((id) => document.getElementById(id));
+  const slow = pill.classList.contains("warning") && /^load: [^·]*$/.test(alarm.textContent);
+  return pill.classList.contains("good") || slow;
+}"""
+"""A busy machine drops frames and says so, which is no fault of these tests."""
+
 _WATCH = """(words) => new Promise((done) => {
   const begun = performance.now();
   let seen = null;
@@ -72,7 +79,7 @@ def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
 
 def _ready(page: Any, demo: str) -> None:
     page.goto(demo)
-    page.wait_for_selector(".pill.good", timeout=60_000)
+    page.wait_for_function(_WELL, timeout=60_000)
     page.wait_for_selector(".dot", timeout=60_000)
 
 
@@ -105,7 +112,7 @@ def test_a_fault_is_seen_in_words_never_green_and_gone_once_mended(
     print(f"{fault}: in words after {seen_ms:.0f} ms")  # noqa: T201 - the figure of docs/web.md
     mended = time.monotonic()
     switch.click()
-    page.wait_for_selector(".pill.good", timeout=SLACK * GONE_S * 1000)
+    page.wait_for_function(_WELL, timeout=SLACK * GONE_S * 1000)
     print(f"{fault}: gone after {time.monotonic() - mended:.2f} s")  # noqa: T201
     assert [w for w in page.wrong if "503" not in w] == []
 
@@ -116,12 +123,12 @@ def test_a_video_is_sent_and_shown_a_damaged_one_is_said_and_the_first_line_come
     _ready(page, demo)
     page.set_input_files("input[type=file]", CLIP)
     page.wait_for_function("document.querySelector('select').value === 'video:drawn.mp4'")
-    page.wait_for_selector(".pill:not(.good)", timeout=60_000)
-    page.wait_for_selector(".pill.good", timeout=60_000)
+    page.wait_for_selector(".pill:not(.good, .warning)", timeout=60_000)
+    page.wait_for_function(_WELL, timeout=60_000)
     damaged = tmp_path / "damaged.mp4"
     damaged.write_bytes(CLIP.read_bytes()[:5000])
     page.set_input_files("input[type=file]", damaged)
     page.wait_for_selector(".problem >> text=damaged.mp4", timeout=60_000)
     page.wait_for_function("document.querySelector('select').value === 'first'")
-    page.wait_for_selector(".pill.good", timeout=60_000)
+    page.wait_for_function(_WELL, timeout=60_000)
     assert page.wrong == []

@@ -102,12 +102,14 @@ def _address(log: Path) -> str:
 
 
 def _wait(client: httpx.Client, parts: int) -> None:
-    """Wait until so many parts have passed in this run, and the station is well."""
-    while True:
+    """Wait until so many parts have passed in this run, and a while for the station to be well."""
+    passed = 0
+    while passed < 2 * parts:
         line = client.get("/api/v1/line").json()
-        if line.get("health", {}).get("level") == "good":
+        if line.get("health", {}).get("trusted"):
             query = {"limit": 200, "run": line["run"]}
-            if len(client.get("/api/v1/parts", params=query).json()["parts"]) >= parts:
+            passed = len(client.get("/api/v1/parts", params=query).json()["parts"])
+            if passed >= parts and line["health"]["level"] == "good":
                 return
         time.sleep(0.5)
 

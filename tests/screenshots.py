@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ SHOWN_PX = 1024
 QUALITY = 84
 UNSURE = 4
 NICE = 15
+WELL_MS = 20_000
+"""So long a station that had too much to do may take to be well again."""
+
 MARGIN, BOARD_PX = 40, (560, 590)
 
 
@@ -190,6 +193,11 @@ def _open(page: Any, url: str, name: str, part: str) -> None:
     page.goto(f"{url}parts/{part}" if name == "part" else f"{url}{name}")
     page.wait_for_selector("#main > *")
     page.wait_for_selector("#state:not(.off)")
+    if name == "line":
+        from playwright.sync_api import TimeoutError as NotWell
+
+        with suppress(NotWell):
+            page.wait_for_selector(".pill.good", timeout=WELL_MS)
     if name == "recipes":
         page.fill("[aria-label='open fail']", "0.6")
         page.click("button.main")

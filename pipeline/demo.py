@@ -122,7 +122,6 @@ def demo(
         config = _config(file, place, camera, broker)
         inbox, live = _Inbox(on_message), live_path(config)
         open_window(config, SystemClock())  # makes its folder: lines and faults are told there
-        (live / TRUTH_FILE).unlink(missing_ok=True)
         with (
             _subscriber(broker.host, broker.port, inbox),
             _trouble(live, broker, place) as trouble,
@@ -211,6 +210,8 @@ def _settled(
 
 class _TruthTeller:
     """Writes down what is true of the parts, for whoever shows it beside the verdicts.
+
+    Each line names its run: what an earlier demo wrote stays, its records may still be shown.
 
     Args:
         camera: of a drawn line, or None: of any other line nothing is known.

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,10 @@ PHONE = {"width": 390, "height": 844}
 SHOWN_PX = 1024
 QUALITY = 84
 UNSURE = 4
+NICE = 15
+WELL_MS = 20_000
+"""So long a station that had too much to do may take to be well again."""
+
 MARGIN, BOARD_PX = 40, (560, 590)
 
 
@@ -101,8 +105,15 @@ def _address(log: Path) -> str:
 
 
 def _wait(client: httpx.Client, parts: int) -> None:
-    """Wait until so many parts have passed in this run."""
-    while (client.get("/api/v1/line").json().get("figures") or {}).get("parts", 0) < parts:
+    """Wait until so many parts have passed in this run, and a while for the station to be well."""
+    passed = 0
+    while passed < 2 * parts:
+        line = client.get("/api/v1/line").json()
+        if line.get("health", {}).get("trusted"):
+            query = {"limit": 200, "run": line["run"]}
+            passed = len(client.get("/api/v1/parts", params=query).json()["parts"])
+            if passed >= parts and line["health"]["level"] == "good":
+                return
         time.sleep(0.5)
 
 
@@ -110,6 +121,7 @@ def _wait(client: httpx.Client, parts: int) -> None:
 def _browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
+    os.nice(NICE)  # what draws the pages must not take the line's time
     with sync_playwright() as running:
         found = shutil.which("chromium")
         chromium = running.chromium.launch(executable_path=found, args=["--no-sandbox"])
@@ -181,6 +193,14 @@ def _open(page: Any, url: str, name: str, part: str) -> None:
     page.goto(f"{url}parts/{part}" if name == "part" else f"{url}{name}")
     page.wait_for_selector("#main > *")
     page.wait_for_selector("#state:not(.off)")
+    if name == "line":
+        from playwright.sync_api import TimeoutError as NotWell
+
+        with suppress(NotWell):
+            page.wait_for_selector(".pill.good", timeout=WELL_MS)
+    if name == "recipes":
+        page.fill("[aria-label='open fail']", "0.6")
+        page.click("button.main")
     page.wait_for_timeout(2500 if name in ("line", "quality") else 1200)
 
 

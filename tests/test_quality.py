@@ -112,6 +112,12 @@ def test_where_two_parts_are_in_view_the_nearer_one_is_meant() -> None:
     assert (found.missed, found.double, found.escapes.count) == (0, 0, 0)
 
 
+def test_a_part_close_behind_another_is_not_taken_for_it() -> None:
+    truth = (TruePart(33, True, 1507), TruePart(34, False, 1545))
+    found = compare([record(1460, 1514, PASS), record(1500, 1552, FAIL)], truth)
+    assert (found.missed, found.double, found.escapes.count, found.overkill.count) == (0, 0, 0, 0)
+
+
 def test_a_truth_file_is_read(tmp_path: Path) -> None:
     file = tmp_path / "a.truth.jsonl"
     file.write_text('{"index": 0, "good": true, "centre_frame": 50, "more": 1}\n\n')

@@ -46,7 +46,7 @@ def web(
     without the line taking notice. It listens on this machine alone: elsewhere it needs TLS
     (--tls-cert, --tls-key) and an account (lineguard accounts set).
     """
-    os.nice(NICE)
+    _step_back()
     server = _server()
     address = server.Address(host, port, tuple(allow_host or ()), tls_cert, tls_key)
     board = _board(_loaded(config, store), demo=demo)
@@ -92,6 +92,13 @@ def list_accounts(config: StationFile, store: Store = None) -> None:
     """Say who may log in."""
     for person in _desk_of(config, store).accounts():
         console.print(f"{person.name}: {person.role.word}")
+
+
+def _step_back() -> None:
+    """Let the station go first: less time than it, and none that it is just using."""
+    os.nice(NICE)
+    if hasattr(os, "SCHED_BATCH"):  # a thread that wakes up does not push one aside that computes
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _end_with_parent(parent: int) -> None:

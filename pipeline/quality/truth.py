@@ -78,6 +78,9 @@ def compare(records: Sequence[Record], truth: Sequence[TruePart]) -> Comparison:
     phantom = 0
     for record in records:
         near = [p for p in truth if record.first_frame <= p.centre_frame <= record.last_frame + 1]
+        # A part is decided before it has left: close behind another, the middle of its frames lies
+        # between both, and the other has its record already.
+        near = [p for p in near if not found[p.index]] or near
         middle = (record.first_frame + record.last_frame) / 2
         part = min(near, key=lambda p: abs(p.centre_frame - middle), default=None)
         if part is None:

@@ -6,8 +6,9 @@ A station with the demo's real model runs over a drawn belt of small boards, so 
 enough verdicts for a 99th percentile; its dashboard is a process of its own. Viewers, a process of
 their own too, follow live picture and events at the rate that they come, or not at all: one piece
 with them, one without, again and again in alternating order, so that whatever else the machine does
-falls on both. The interval of the change comes from drawing pairs anew (bootstrap, 95 %). Exit 1 if
-the p99 rises by more than --limit, or the dashboard takes more of a core than --core.
+falls on both; ``others_cores`` says how much that was. The interval of the change comes from
+drawing pairs anew (bootstrap, 95 %). Exit 1 if the p99 surely rises by more than --limit, or the
+dashboard takes more of a core than --core.
 """
 
 from __future__ import annotations
@@ -66,10 +67,17 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Piece:
-    """What some seconds gave: latencies of the parts, ms, and cores that the dashboard took."""
+    """What some seconds gave.
+
+    Attributes:
+        latency_ms: of the parts that were decided.
+        cores: that the dashboard took.
+        others: cores that processes took which have nothing to do with it.
+    """
 
     latency_ms: Sequence[float]
     cores: float
+    others: float
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class Line:
     """A station and its dashboard at work."""
 
     url: str
+    station: int
     dashboard: int
     ledger: LedgerReader
 
@@ -104,6 +113,7 @@ def measure(viewers: int, pairs: int, seconds: float) -> dict[str, Any]:
         "p99_change": change[99][0],
         "p99_change_95": change[99][1:],
         "dashboard_cores": _both(lambda w: round(float(np.mean([p.cores for p in sides[w]])), 3)),
+        "others_cores": _both(lambda w: round(float(np.mean([p.others for p in sides[w]])), 3)),
         "cores": os.cpu_count(),
     }
 
@@ -143,14 +153,14 @@ def _line(folder: Path) -> Iterator[Line]:
     file = folder / "station.yaml"
     file.write_text(yaml.safe_dump(document))
     with ExitStack() as stack:
-        _process(stack, "run", str(file))
+        station = _process(stack, "run", str(file))
         dashboard = _process(stack, "web", str(file), "--port", "0")
         assert dashboard.stdout is not None
         url = dashboard.stdout.readline().split()[1]
         ledger = LedgerReader(folder / "store")
         while ledger.last_number() < FIRST_PARTS:
             time.sleep(0.1)
-        yield Line(url, dashboard.pid, ledger)
+        yield Line(url, station.pid, dashboard.pid, ledger)
 
 
 def _process(stack: ExitStack, command: str, *words: str) -> subprocess.Popen[str]:
@@ -171,11 +181,15 @@ def _piece(line: Line, viewers: int, seconds: float) -> Piece:
     watching = subprocess.Popen([sys.executable, *words]) if viewers else None
     try:
         time.sleep(SETTLE_S)
-        first, began, spent = line.ledger.last_number(), time.monotonic(), _cpu_s(line.dashboard)
+        ours = [line.dashboard, line.station, os.getpid(), *([watching.pid] if watching else [])]
+        first, began_s = line.ledger.last_number(), time.monotonic()
+        before, all_before_s = [_cpu_s(process) for process in ours], _cpu_of_all_s()
         time.sleep(seconds)
-        cores = (_cpu_s(line.dashboard) - spent) / (time.monotonic() - began)
+        spent = [_cpu_s(process) - s for process, s in zip(ours, before, strict=True)]
+        all_s, took_s = _cpu_of_all_s() - all_before_s, time.monotonic() - began_s
         kept = line.ledger.after(first, 100_000)
-        return Piece([float(k.values()["latency_ms"]) for k in kept], cores)
+        latency_ms = [float(k.values()["latency_ms"]) for k in kept]
+        return Piece(latency_ms, spent[0] / took_s, (all_s - sum(spent)) / took_s)
     finally:
         if watching is not None:
             watching.terminate()
@@ -186,6 +200,14 @@ def _cpu_s(process: int) -> float:
     """Return the processor's time that a process has taken, seconds."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _cpu_of_all_s() -> float:
+    """Return the time that all processors have worked, seconds: all but idle, waiting, stolen."""
+    user, nice, system, _, _, irq, softirq = map(
+        int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8]
+    )
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def _watch(url: str, viewers: int) -> None:

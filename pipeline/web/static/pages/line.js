@@ -87,7 +87,7 @@ function figuresOf(figures, latency, frames) {
   const interval = figures.yield.interval || [];
   const tiles = VERDICTS.map((v) => tile(v === "UNSURE" ? "Unsure" : v === "PASS" ? "Passed" : "Failed", count(verdicts[v]), "this run", v));
   tiles.push(
-    tile("Yield", percent(figures.yield.share), figures.parts ? `95\u00a0% interval ${percent(interval[0], 0).replace("\u00a0%", "")}–${percent(interval[1], 0)}` : "no part yet"),
+    tile("Yield", percent(figures.yield.share), figures.parts ? `95\u00a0% interval ${percent(interval[0], 0).replace("\u00a0%", "")}\u2060–\u2060${percent(interval[1], 0)}` : "no part yet"),
     tile("Rate", figures.per_minute ? `${figures.per_minute}` : "–", "parts per minute"),
     tile("Latency", latency && latency.p99 !== null ? `${Math.round(latency.p99)} ms` : "–", "99th percentile"));
   if (figures.truth) {

@@ -82,7 +82,7 @@ function times(r) {
     const bar = h("i");
     bar.style.width = `${Math.max(100 * ms / most, 0)}%`;
     return [h("span", {}, name), h("span", { class: "bar" }, bar), h("b", { class: "num" }, `${ms.toFixed(1)} ms`), h("span")];
-  })), { class: "times" }, h("span", { class: "hint" }, `${r.latency_ms.toFixed(1)} ms from exposure to reject command`));
+  })), { class: "times" }, h("span", { class: "hint" }, `latency ${r.latency_ms.toFixed(1)} ms`));
 }
 
 function chain(found) {

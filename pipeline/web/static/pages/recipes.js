@@ -37,7 +37,7 @@ export async function show(main) {
 
   main.append(h("div", { class: "head" }, h("h1", {}, `Recipe ${recipe.name}`), choice("Judge again", PARTS, parts, (v) => { parts = v; preview(); }), h("button", { class: "main", type: "button", onclick: preview }, "Preview")),
     h("div", { class: "two" },
-      card("Rules", h("div", { class: "scroll" }, h("table", { class: "rules" }, h("thead", {}, h("tr", {}, h("th", {}, "Defect"), ["Unsure from", "Fail from", "Smallest, px", "Tolerated"].map((t) => h("th", { class: "num" }, t)))), h("tbody", {}, rows))), {}, h("span", { class: "hint" }, `model ${bundle}; at least ${recipe.min_views} views; ${recipe.zones.length} zones`)),
+      card("Rules", h("div", { class: "scroll" }, h("table", { class: "rules" }, h("thead", {}, h("tr", {}, h("th", {}, "Defect"), ["Unsure from", "Fail from", "Smallest, px", "Tolerated"].map((t) => h("th", { class: "num" }, t)))), h("tbody", {}, rows))), {}, h("span", { class: "hint" }, `model ${bundle}; views: at least ${recipe.min_views}; zones: ${recipe.zones.length}`)),
       card("What would have changed", result)),
     h("p", { class: "hint" }, "To put rules into force, write them into the recipe of the station file and restart the station: every record names the hash of its file."));
   return null;

@@ -48,6 +48,8 @@ class Light:
             image: uint8 (H, W, 3) or (H, W).
             parts: number of each part, and its box in pixels of the image.
         """
+        if self._limits is None and not self._learns:
+            return
         for number, box in parts:
             level = _level(image, box)
             if level is None:
@@ -58,8 +60,6 @@ class Light:
                 self._judge(level, self._limits)
 
     def _learn(self, number: int, level: float) -> None:
-        if not self._learns:
-            return
         self._first.setdefault(number, level)
         if len(self._first) > LEARNED_PARTS:  # the first ones have been seen to their end
             usual = median(list(self._first.values())[:LEARNED_PARTS])

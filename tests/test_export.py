@@ -17,7 +17,7 @@ from pipeline.bundle import Threshold, open_bundle
 from pipeline.detector import open_detector
 from pipeline.errors import BundleError, ConfigError, MissingExtra
 from pipeline.lab import export, torch_env
-from pipeline.lab.graph import INPUT, bake_input
+from pipeline.lab.graph import INPUT, Pixels, bake_input
 from pipeline.types import Detections
 from tests import tiny
 
@@ -32,6 +32,11 @@ def picture(seed: int = 1) -> Any:
 def as_floats(tensor: Any) -> Any:
     """Do on the host what baking moves into the graph."""
     return np.ascontiguousarray(tensor[..., ::-1].transpose(0, 3, 1, 2)).astype(np.float32) / 255
+
+
+def as_levels(tensor: Any) -> Any:
+    """Do the same for a network that was trained on a camera's own levels and order of colours."""
+    return np.ascontiguousarray(tensor.transpose(0, 3, 1, 2)).astype(np.float32)
 
 
 def run(model: Any, tensor: Any) -> Any:
@@ -113,6 +118,14 @@ def test_a_baked_graph_answers_the_same(model: Any, is_folded: bool) -> None:
     assert kinds[:2] == ["Transpose", "Cast"]
     assert ("Div" in kinds) is not is_folded
     assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize("model", [tiny.float_model(), pooling()], ids=["convolution", "pooling"])
+def test_a_network_that_takes_a_cameras_levels_gets_them_as_they_are(model: Any) -> None:
+    baked = bake_input(model, Pixels(rgb=False, white=255.0))
+    wanted = run(model, as_levels(picture()))
+    np.testing.assert_allclose(run(baked, picture()), wanted, rtol=1e-5, atol=1e-5)
+    assert not {"Gather", "Div"} & {node.op_type for node in baked.graph.node}
 
 
 def test_a_folded_convolution_follows_the_formula() -> None:

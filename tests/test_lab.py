@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from pipeline.bundle import open_bundle
+from pipeline.bundle import Threshold, open_bundle
+from pipeline.cli.bundles import is_permissive
 from pipeline.errors import ConfigError, MissingExtra
-from pipeline.lab import datasets, synth, torch_env, train
+from pipeline.lab import datasets, export, families, synth, torch_env, train
 from pipeline.lab.card import CARD
 from pipeline.lab.release import release
 
@@ -76,6 +78,72 @@ def test_trained_weights_become_a_bundle_with_figures_and_a_card(
     assert {"fp16", "int8", "int8-openvino"} <= kept | gone
     named = {Path(f.path).stem for f in bundle.manifest.artefacts.values()}
     assert {f.stem for f in out.glob("tiny.*")} == named, "what was withdrawn is deleted"
+
+
+@pytest.fixture
+def yolox() -> dict[str, Any]:
+    """Return a recipe of the permissive family that trains for seconds."""
+    return {
+        "family": "yolox",
+        "model": "yolox-n",
+        "epoch_mix": [6],
+        "transpose": 0.5,
+        "settings": {"imgsz": SIZE, "batch": 3, "epochs": 2, "no_aug_epochs": 1, "seed": 1},
+    }
+
+
+def test_a_network_of_the_permissive_family_becomes_a_bundle_that_says_so(
+    drawn: Path, yolox: dict[str, Any], tmp_path: Path
+) -> None:
+    epochs: list[int] = []
+    try:
+        done = train.train(
+            yolox,
+            [drawn],
+            tmp_path / "run",
+            on_epoch=lambda epoch, of, figures: epochs.append(epoch),
+        )
+    except MissingExtra as error:
+        pytest.skip(str(error))
+    assert epochs == [1, 2]
+    assert done.made_with["recipe"] == yolox
+    parity = export.export_bundle(
+        done.weights,
+        tmp_path / "bundle",
+        name="tiny",
+        version="0",
+        labels=LABELS,
+        size=(SIZE, SIZE),
+        thresholds={label: Threshold(fail=0.5, unsure=0.3) for label in LABELS},
+        family_name="yolox",
+        head="yolox",
+        licence="Apache-2.0",
+        pictures=datasets.read_dataset(drawn).pictures("val"),
+    )
+    assert parity.is_good
+    assert is_permissive(open_bundle(tmp_path / "bundle").manifest.licence)
+    with pytest.raises(ConfigError, match="its labels are"):
+        families.family("yolox").load(done.weights, ("dent",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "hours", "said"),
+    [
+        ({"family": "none"}, None, "family: 'none' is none of: ultralytics, yolox"),
+        ({"model": "yolox-q"}, None, "model: 'yolox-q' is none of"),
+        ({}, 1.0, "--hours: the family yolox trains by epochs"),
+    ],
+)
+def test_what_a_family_cannot_do_is_refused(
+    drawn: Path,
+    yolox: dict[str, Any],
+    changes: dict[str, Any],
+    hours: float | None,
+    said: str,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        train.train(yolox | changes, [drawn], tmp_path / "run", hours=hours)
 
 
 def test_the_hash_of_a_data_set_changes_with_one_label(drawn: Path) -> None:

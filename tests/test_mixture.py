@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.lab.mixture import EpochDraw, Transpose, shares
+from pipeline.lab.yolox_family import Turned
 
 SETS = (range(10), range(10, 13))
 
@@ -43,6 +44,18 @@ def test_a_mirrored_picture_keeps_its_box_on_its_mark() -> None:
     x0, y0, x1, y1 = turned["instances"].bboxes[0].astype(int)
     assert turned["img"][y0:y1, x0:x1].min() == 255
     assert turned["img"].sum() == turned["img"][y0:y1, x0:x1].sum()
+
+
+def test_the_second_family_mirrors_in_the_same_way() -> None:
+    given = labels(12, 12)
+    rows = np.hstack([given["instances"].bboxes, [[3]]])
+    image, targets = Turned(lambda image, rows, size: (image, rows), 1.0)(
+        given["img"], rows, (12, 12)
+    )
+    x0, y0, x1, y1, label = targets[0].astype(int)
+    assert image[y0:y1, x0:x1].min() == 255
+    assert image.sum() == image[y0:y1, x0:x1].sum()
+    assert label == 3
 
 
 @pytest.mark.parametrize(("share", "width"), [(0.0, 12), (1.0, 16)])

@@ -1,7 +1,6 @@
 """From trained weights to a bundle: exported, baked, compared with torch, and only then written."""
 
 import json
-import pickle
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 
 from pipeline.bundle import MANIFEST, Artefact, Input, Manifest, Threshold, sha256_of
 from pipeline.errors import ConfigError, ModelError
-from pipeline.lab import torch_env
+from pipeline.lab.families import ULTRALYTICS, Network, family
 from pipeline.lab.graph import bake_input
 from pipeline.lab.pictures import random_pictures
 from pipeline.lab.versions import versions
@@ -35,20 +34,6 @@ MAX_SCORE = 0.001
 LOOK_FROM = 0.01
 """Detections with a lower score are not compared: they never come near a verdict."""
 
-HEADS: Mapping[str, bool | None] = {"yolo-e2e": False, "yolo": None}
-"""What ultralytics' option ``nms`` must be for the head that a decoder reads: the one that lists
-each defect once, or the classic one, whose doubles the decoder drops."""
-
-# Restricted unpickling trips over broken bytes in as many ways as there are bytes.
-_UNREADABLE = (
-    AttributeError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-)
 _KEPT_METADATA = ("author", "license", "names", "task", "version")
 
 
@@ -88,7 +73,9 @@ def export_bundle(
     labels: Sequence[str],
     size: tuple[int, int],
     thresholds: Mapping[str, Threshold],
+    family_name: str = ULTRALYTICS,
     head: str = "yolo-e2e",
+    licence: str | None = None,
     pictures: Sequence[Path] = (),
     data: Sequence[Mapping[str, str]] = (),
     metrics: Mapping[str, Any] | None = None,
@@ -97,13 +84,15 @@ def export_bundle(
     """Write the bundle of a trained detector.
 
     Args:
-        weights: checkpoint of ultralytics (.pt), with the labels in the same order.
+        weights: checkpoint (.pt), with the labels in the same order.
         out: folder of the bundle; made if need be.
         name, version: of the bundle.
         labels: class names.
         size: height and width of the input, pixels; multiples of 32.
         thresholds: per label.
-        head: which of the network's heads, by the decoder that reads it: one of HEADS.
+        family_name: of the network, as a recipe says it.
+        head: which of the network's heads, by the decoder that reads it: one of the family's HEADS.
+        licence: of the weights, where the library that trained them states none.
         pictures: real pictures to compare on, beside random ones.
         data: names, sources and licences of what it was trained on.
         metrics: what was measured, by name of the set.
@@ -115,18 +104,19 @@ def export_bundle(
     Raises:
         ConfigError: weights, labels or another argument are wrong.
         ModelError: artefact and torch differ by more than MAX_BOX_PX or MAX_SCORE.
-        MissingExtra: torch, ultralytics, onnx or ONNX Runtime is not installed.
+        MissingExtra: torch, the family's library, onnx or ONNX Runtime is not installed.
     """
-    if head not in HEADS:
-        raise ConfigError(f"bundle.decoder: '{head}' is none of: {', '.join(HEADS)}")
-    trained = _load(weights, labels)
+    kind = family(family_name)
+    if head not in kind.HEADS:
+        raise ConfigError(f"bundle.decoder: '{head}' is none of: {', '.join(kind.HEADS)}")
+    trained = kind.load(weights, labels)
     onnx = vendor("onnx", "lab")
     samples = [*random_pictures(size), *_read(pictures)]
     reference = _torch_answers(trained, samples, size, head)
     with tempfile.TemporaryDirectory(prefix="lineguard-export-") as scratch:
-        plain = onnx.load(_export(trained, weights, Path(scratch), size, head))
+        plain = onnx.load(trained.onnx(Path(scratch), size, head, OPSET))
         baked = Path(scratch) / f"{name}.fp32.onnx"
-        onnx.save(_without_diary(bake_input(plain)), baked)
+        onnx.save(_without_diary(bake_input(plain, trained.pixels)), baked)
         parity = compare(reference, _onnx_answers(baked, samples, size, head))
         if not parity.is_good:
             raise ModelError(f"{weights}: the exported model differs from torch: {parity}")
@@ -138,7 +128,7 @@ def export_bundle(
             input=Input(height=size[0], width=size[1]),
             thresholds=dict(thresholds),
             artefacts={"fp32": _artefact(baked)},
-            licence=_licence(plain),
+            licence=_licence(plain) or licence or "unknown",
             data=tuple(dict(entry) for entry in data),
             metrics=dict(metrics or {}),
             made_with={
@@ -201,46 +191,15 @@ def _read(pictures: Sequence[Path]) -> list[Image]:
     return read
 
 
-def _load(weights: Path, labels: Sequence[str]) -> Any:
-    """Return the trained model (ultralytics.YOLO) after its labels were compared."""
-    if not weights.is_file():
-        raise ConfigError(f"{weights}: there are no weights here; train with: lineguard lab train")
-    ultralytics = torch_env.prepare()
-    try:
-        trained = ultralytics.YOLO(str(weights), task="detect")
-    except _UNREADABLE as error:
-        said = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{weights}: no checkpoint of an ultralytics detector: {said}") from error
-    known = [trained.names[i] for i in sorted(trained.names)]
-    if known != list(labels):
-        raise ConfigError(f"{weights}: its labels are {known}, not {list(labels)}")
-    return trained
-
-
-def _export(trained: Any, weights: Path, scratch: Path, size: tuple[int, int], head: str) -> Path:
-    """Export to ONNX: float32 (1, 3, H, W) in, what the head gives out; beside the checkpoint."""
-    copy = scratch / f"weights{weights.suffix}"
-    shutil.copyfile(weights, copy)
-    ultralytics = torch_env.prepare()
-    model = ultralytics.YOLO(str(copy), task=trained.task)
-    file = model.export(
-        format="onnx", imgsz=list(size), nms=HEADS[head], opset=OPSET, simplify=True, device="cpu"
-    )
-    return Path(file)
-
-
 def _torch_answers(
-    trained: Any, samples: Sequence[Image], size: tuple[int, int], head: str
+    trained: Network, samples: Sequence[Image], size: tuple[int, int], head: str
 ) -> list[Detections]:
     torch = vendor("torch", "lab")
-    network = trained.model.float().eval()
-    network.end2end = head == "yolo-e2e"
+    module = trained.module(head)
     answers = []
     with torch.no_grad():
         for tensor in tensors_of(samples, size):
-            rgb = np.ascontiguousarray(tensor[..., ::-1].transpose(0, 3, 1, 2))
-            output = network(torch.from_numpy(rgb).float() / 255)
-            answers.append(_decoded(output[0] if isinstance(output, tuple) else output, head))
+            answers.append(_decoded(module(torch.from_numpy(trained.pixels.of(tensor))), head))
     return answers
 
 
@@ -278,9 +237,9 @@ def _without_diary(model: Any) -> Any:
     return model
 
 
-def _licence(model: Any) -> str:
+def _licence(model: Any) -> str | None:
     said: dict[str, str] = {entry.key: entry.value for entry in model.metadata_props}
-    return said.get("license", "unknown")
+    return said.get("license")
 
 
 def _manifest(**values: Any) -> Manifest:

@@ -52,12 +52,17 @@ class Transpose:
 
     def __call__(self, labels: dict[str, Any]) -> dict[str, Any]:
         image = labels["img"]
-        if image.shape[0] != image.shape[1] or random.random() >= self._share:
+        if not turned(image.shape, self._share):
             return labels
         labels["img"] = image.transpose(1, 0, 2).copy()
         boxes = labels["instances"].bboxes  # (n, 4) xyxy or xywh: x and y change places in both
         boxes[:] = boxes[:, [1, 0, 3, 2]]
         return labels
+
+
+def turned(shape: tuple[int, ...], share: float) -> bool:
+    """Say by chance whether a picture of this shape is mirrored at the diagonal: only squares."""
+    return shape[0] == shape[1] and random.random() < share
 
 
 def shares(recipe: Mapping[str, Any], sets: int) -> tuple[int, ...] | None:
@@ -106,7 +111,7 @@ def trainer(
             return build.InfiniteDataLoader(
                 dataset,
                 batch_size=batch_size,
-                sampler=EpochDraw(_members(dataset.im_files, sets), counts, seed),
+                sampler=EpochDraw(members(dataset.im_files, sets), counts, seed),
                 num_workers=loader.num_workers,
                 collate_fn=dataset.collate_fn,
                 worker_init_fn=build.seed_worker,
@@ -125,7 +130,7 @@ def _turn_over(dataset: Any, share: float) -> None:
         steps.insert(len(steps) - 1, Transpose(share))  # before they become tensors
 
 
-def _members(files: Sequence[str], sets: Sequence[Sequence[Path]]) -> list[list[int]]:
+def members(files: Sequence[str], sets: Sequence[Sequence[Path]]) -> list[list[int]]:
     """Return, per data set, where its pictures stand among the files that training reads."""
     belongs = {str(path): number for number, pictures in enumerate(sets) for path in pictures}
     members: list[list[int]] = [[] for _ in sets]

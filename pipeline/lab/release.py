@@ -18,6 +18,7 @@ from pipeline.lab import card, thresholds
 from pipeline.lab.datasets import Dataset, read_dataset
 from pipeline.lab.evaluate import LEAST_SCORE, evaluate, look
 from pipeline.lab.export import Parity, export_bundle
+from pipeline.lab.families import ULTRALYTICS, Network, family
 from pipeline.lab.prove import frozen_set, keep, prove, rewrite, without_red
 from pipeline.lab.synth import write_dataset
 from pipeline.lab.train import read_recipe
@@ -66,7 +67,8 @@ def release(
         ConfigError: the recipe has no bundle section, or an argument is wrong.
         ModelError: the artefact does not give what torch gives.
     """
-    page = read_recipe(recipe).get("bundle")
+    read = read_recipe(recipe)
+    page, named = read.get("bundle"), read.get("family", ULTRALYTICS)
     if not isinstance(page, dict):
         raise ConfigError(f"{recipe}: the recipe has no section 'bundle' with name, version, size")
     dataset = read_dataset(data)
@@ -75,7 +77,9 @@ def release(
         out,
         name=page["name"],
         version=page["version"],
+        family_name=named,
         head=page.get("decoder", "yolo-e2e"),
+        licence=page.get("licence"),
         labels=dataset.labels,
         size=tuple(page["size"]),
         data=page.get("data", ()),
@@ -95,7 +99,8 @@ def release(
     figures = evaluate(bundle, dataset, "test", detector, good, progress)
     metrics = {figures["set"]: figures | {"runtime": detector.runtime.name}}
     bundle = rewrite(bundle, metrics=metrics)
-    report = with_variants(bundle, dataset, good, variants, weights, progress)
+    trained = family(named).load(weights, dataset.labels)
+    report = with_variants(bundle, dataset, good, variants, trained, progress)
     return Release(parity, metrics, report)
 
 
@@ -104,19 +109,19 @@ def with_variants(
     dataset: Dataset,
     good: Path | None = None,
     variants: Sequence[Variant] = FOR_PROCESSORS,
-    weights: Path | None = None,
+    trained: Network | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Add variants to a bundle, prove all, keep what is green, and write the card.
 
     Args:
-        weights: the checkpoint the bundle was exported from; some variants need it.
+        trained: the network the bundle was exported from; some variants need it.
 
     Raises:
         ConfigError: an argument is wrong.
         ModelError: the reference fails, or cannot be quantised.
     """
-    bundle, missing = add_variants(bundle, dataset, variants, weights)
+    bundle, missing = add_variants(bundle, dataset, variants, trained)
     report = prove(bundle, frozen_set(bundle, dataset, good), progress=progress)
     report = report.model_copy(update={"withdrawn": missing})
     manifest, report = without_red(bundle.manifest, report)

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import pickle
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,28 @@ _SETTINGS = {
 }
 _keeps_alive: list[Any] = []
 
+UNREADABLE = (
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
+"""Restricted unpickling trips over broken bytes in as many ways as there are bytes."""
+
+
+def prepare_torch(extra: str = "lab") -> ModuleType:
+    """Import torch, with a torchvision beside it that can be imported.
+
+    Raises:
+        MissingExtra: torch is not installed; ``extra`` brings it.
+    """
+    torch = vendor("torch", extra)
+    _mend_torchvision(torch)
+    return torch
+
 
 def prepare() -> ModuleType:
     """Import ultralytics so that it neither reports, downloads, installs nor writes to the home.
@@ -38,10 +61,9 @@ def prepare() -> ModuleType:
     Raises:
         MissingExtra: torch or ultralytics is not installed.
     """
-    torch = vendor("torch", "lab")
     os.environ.update(_SETTINGS)
     os.environ.setdefault("YOLO_CONFIG_DIR", str(_cache_dir()))
-    _mend_torchvision(torch)
+    prepare_torch()
     ultralytics = vendor("ultralytics", "lab")
     ultralytics.settings.update({"sync": False})
     return ultralytics

@@ -1,10 +1,9 @@
-"""Trains a detector with ultralytics, as fast as this machine allows; keeps what it came from."""
+"""Trains a detector as a recipe says, and keeps what it came from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,9 @@ import yaml
 
 from pipeline.bundle import sha256_of
 from pipeline.errors import ConfigError
-from pipeline.lab import mixture, torch_env
+from pipeline.lab import mixture
 from pipeline.lab.datasets import Dataset, label_file, read_dataset
-
-# Effective batch = batch: ultralytics otherwise saves gradients up to 64 pictures, which leaves a
-# small data set with 14 steps an epoch.
-_FIXED: dict[str, Any] = {"workers": 0, "plots": False, "verbose": False, "exist_ok": True}
+from pipeline.lab.families import ULTRALYTICS, Job, family
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +34,10 @@ class Trained:
 def read_recipe(file: Path) -> dict[str, Any]:
     """Read a training recipe.
 
-    Keys: ``model`` (an ultralytics YAML name), ``settings`` (of ultralytics), ``bundle``,
-    ``epoch_mix`` (pictures of each data set in one epoch) and ``transpose`` (share of pictures
-    that are mirrored at the diagonal).
+    Keys: ``family`` (the library that trains; ultralytics if it is missing), ``model`` (what that
+    library calls the network) and ``settings`` (of that library), ``bundle``, ``epoch_mix``
+    (pictures of each data set in one epoch) and ``transpose`` (share of pictures that are mirrored
+    at the diagonal).
 
     Raises:
         ConfigError: the file is not there or lacks a key.
@@ -81,9 +78,9 @@ def train(
         on_epoch: told (epoch, of, figures) after each epoch.
 
     Raises:
-        MissingExtra: the lab extra is not installed.
-        ConfigError: there is nothing to resume or start from, a data set is none, or the data sets
-            do not fit each other or the recipe.
+        MissingExtra: the library of the recipe's family is not installed.
+        ConfigError: there is nothing to resume or start from, a data set is none, the data sets do
+            not fit each other or the recipe, or the family cannot do what is asked.
     """
     sets = [read_dataset(file) for file in data]
     pictures = [dataset.pictures("train") for dataset in sets]
@@ -93,22 +90,23 @@ def train(
         raise ConfigError(f"{last}: no checkpoint to resume from; start without --resume")
     if start is not None and not start.is_file():
         raise ConfigError(f"{start}: no weights to start from")
-    ultralytics = torch_env.prepare()
-    settings = _settings(recipe, hours, epochs)
-    model = ultralytics.YOLO(str(last if resume else start or recipe["model"]))
-    for event, act in _callbacks(device, on_epoch).items():
-        model.add_callback(event, act)
-    seed = settings.get("seed", 0)
-    transpose = float(recipe.get("transpose", 0.0))
-    model.train(
-        trainer=mixture.trainer(pictures, counts, transpose, seed),
-        data=str(_written(sets, pictures, out)),
-        device=device,
+    chosen = family(recipe.get("family", ULTRALYTICS))
+    job = Job(
+        recipe=recipe,
+        data=_written(sets, pictures, out),
+        pictures=pictures,
+        counts=counts,
+        labels=sets[0].labels,
+        out=out,
+        last=last,
+        hours=hours,
+        epochs=epochs,
+        start=start,
         resume=resume,
-        project=str(out.resolve().parent),
-        name=out.name,
-        **settings,
+        device=device,
+        on_epoch=on_epoch,
     )
+    chosen.train(job)
     made_with = {
         "recipe": recipe,
         "data_sha256": data_hash([file for part in pictures for file in part]),
@@ -118,13 +116,6 @@ def train(
     }
     (out / "made_with.json").write_text(json.dumps(made_with, indent=1), encoding="utf-8")
     return Trained(last, made_with)
-
-
-def _settings(recipe: dict[str, Any], hours: float | None, epochs: int | None) -> dict[str, Any]:
-    settings = dict(recipe["settings"]) | _FIXED
-    settings |= {"epochs": epochs} if epochs else {}
-    settings |= {"time": hours} if hours else {}
-    return settings | {"nbs": settings.get("batch", 8)}
 
 
 def _written(sets: Sequence[Dataset], pictures: Sequence[Sequence[Path]], out: Path) -> Path:
@@ -160,29 +151,3 @@ def data_hash(pictures: Sequence[Path]) -> str:
         labels = label_file(picture)
         digest.update(sha256_of(labels).encode() if labels.is_file() else b"none")
     return digest.hexdigest()
-
-
-def _callbacks(
-    device: str, on_epoch: Callable[[int, int, dict[str, float]], None]
-) -> dict[str, Callable[[Any], None]]:
-    def start(trainer: Any) -> None:
-        if device == "cpu":
-            _use_the_processor_well(trainer)
-
-    def end(trainer: Any) -> None:
-        on_epoch(trainer.epoch + 1, trainer.epochs, dict(trainer.metrics))
-
-    return {"on_train_start": start, "on_fit_epoch_end": end}
-
-
-def _use_the_processor_well(trainer: Any) -> None:
-    """Use all cores, channels_last and bfloat16: 3.05 times the default (docs/training.md).
-
-    Ultralytics falls back to cores - 1 threads and refuses bfloat16 on processors.
-    """
-    import torch
-    from ultralytics.engine import trainer as engine
-
-    torch.set_num_threads(os.cpu_count() or 1)
-    trainer.model.to(memory_format=torch.channels_last)
-    engine.autocast = lambda *args, **kwargs: torch.autocast("cpu", torch.bfloat16)

@@ -11,6 +11,7 @@ from pipeline.errors import ConfigError, MissingExtra
 from pipeline.lab import quantize
 from pipeline.lab.datasets import Dataset
 from pipeline.lab.export import tensors_of
+from pipeline.lab.families import Network
 from pipeline.lab.litert import float_litert
 from pipeline.lab.prove import rewrite
 from pipeline.types import Tensor
@@ -31,14 +32,14 @@ class Source:
         size: height and width of its input, pixels.
         decoder: that reads what it puts out.
         tensors: training pictures as inputs, for the ranges of activations.
-        weights: the checkpoint (.pt) it was exported from, where that is at hand.
+        trained: the network it was exported from, where that is at hand.
     """
 
     artefact: Path
     size: tuple[int, int]
     decoder: str
     tensors: Sequence[Tensor]
-    weights: Path | None = None
+    trained: Network | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,9 @@ FOR_TENSORRT = (
 
 
 def _litert(source: Source, out: Path) -> Path:
-    if source.weights is None:
+    if source.trained is None:
         raise MissingExtra("LiteRT is made from the weights (.pt); make it with: lab export")
-    return float_litert(source.weights, out, source.size, source.decoder)
+    return float_litert(source.trained, out, source.size, source.decoder)
 
 
 FOR_LITERT = (Variant("litert", "fp32.tflite", ("litert",), "fp32", _litert),)
@@ -127,14 +128,14 @@ def add_variants(
     bundle: Bundle,
     dataset: Dataset,
     variants: Sequence[Variant] = FOR_PROCESSORS,
-    weights: Path | None = None,
+    trained: Network | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Bundle, dict[str, str]]:
     """Write variants of a bundle's fp32 artefact beside it; none is proved yet.
 
     Args:
         dataset: pictures of its training part set the range of activations.
-        weights: the checkpoint that the fp32 artefact was exported from, or None.
+        trained: the network that the fp32 artefact was exported from, or None.
 
     Returns:
         The bundle, opened again, and what could not be made, why.
@@ -149,7 +150,7 @@ def add_variants(
         size,
         bundle.manifest.decoder,
         _calibration(dataset, size),
-        weights,
+        trained,
     )
     artefacts = dict(bundle.manifest.artefacts)
     missing: dict[str, str] = {}

@@ -1,0 +1,124 @@
+"""The libraries that train and export networks, behind one protocol; a recipe names its own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from pipeline.errors import ConfigError
+from pipeline.lab.graph import Pixels
+
+ULTRALYTICS = "ultralytics"
+"""What a recipe means that names no family."""
+
+_MODULES = {ULTRALYTICS: "ultralytics_family", "yolox": "yolox_family"}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training run; its arguments are checked.
+
+    Attributes:
+        recipe: as ``read_recipe`` returns it.
+        data: data.yaml of the one data set that all of them make.
+        pictures: of each data set.
+        counts: pictures of each in one epoch, drawn anew; None: all of them, once.
+        labels: class names.
+        out: folder of the run.
+        last: the last checkpoint, in that folder.
+        hours, epochs: instead of the recipe's epochs, if not None.
+        start: weights to start from instead of random ones.
+        resume: go on from the last checkpoint.
+        device: ``cpu``, or the number of a CUDA device.
+        on_epoch: told (epoch, of, figures) after each epoch.
+    """
+
+    recipe: dict[str, Any]
+    data: Path
+    pictures: Sequence[Sequence[Path]]
+    counts: tuple[int, ...] | None
+    labels: tuple[str, ...]
+    out: Path
+    last: Path
+    hours: float | None
+    epochs: int | None
+    start: Path | None
+    resume: bool
+    device: str
+    on_epoch: Callable[[int, int, dict[str, float]], None]
+
+    @property
+    def transpose(self) -> float:
+        """Share of pictures that are mirrored at the diagonal, 0..1."""
+        return float(self.recipe.get("transpose", 0.0))
+
+    @property
+    def seed(self) -> int:
+        return int(self.recipe["settings"].get("seed", 0))
+
+
+class Network(Protocol):
+    """A trained network."""
+
+    pixels: Pixels
+
+    def module(self, head: str, form: str | None = None) -> Any:
+        """Return a torch.nn.Module: float32 (1, 3, H, W) of ``pixels`` -> what the head gives.
+
+        Args:
+            head: which head, by the decoder that reads it.
+            form: what it is to be traced for, such as ``litert``; None: to be run.
+        """
+        ...
+
+    def onnx(self, folder: Path, size: tuple[int, int], head: str, opset: int) -> Path:
+        """Write the same as ONNX into a folder; return the file."""
+        ...
+
+
+class Family(Protocol):
+    """A library that trains networks; the modules ``*_family`` of this package are such."""
+
+    HEADS: Sequence[str]
+
+    def train(self, job: Job) -> None:
+        """Train; ``job.last`` is the averaged checkpoint then.
+
+        Raises:
+            ConfigError: the library cannot do what the recipe or the command asks.
+            MissingExtra: the library is not installed.
+        """
+        ...
+
+    def load(self, weights: Path, labels: Sequence[str]) -> Network:
+        """Load a checkpoint.
+
+        Raises:
+            ConfigError: it is none of this family, or its labels are others.
+            MissingExtra: the library is not installed.
+        """
+        ...
+
+
+def family(name: str) -> Family:
+    """Return the family that a recipe names.
+
+    Raises:
+        ConfigError: there is no such family.
+    """
+    if name not in _MODULES:
+        raise ConfigError(f"family: '{name}' is none of: {', '.join(sorted(_MODULES))}")
+    return cast(Family, importlib.import_module(f"pipeline.lab.{_MODULES[name]}"))
+
+
+def check_labels(weights: Path, known: Sequence[str], labels: Sequence[str]) -> None:
+    """Refuse a checkpoint that knows other classes.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    if list(known) != list(labels):
+        raise ConfigError(f"{weights}: its labels are {list(known)}, not {list(labels)}")

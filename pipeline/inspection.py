@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pipeline.casework import Case, InView, Look, View, at_once
+from pipeline.judging import Judge, in_view
 from pipeline.light import Light
-from pipeline.rules import Rulebook, vote
+from pipeline.rules import Rulebook
 from pipeline.tracking import BeltTracker, Track
 from pipeline.triggers import Trigger
 from pipeline.types import (
     Box,
     Decision,
-    Defect,
     Detections,
     Frame,
     Image,
@@ -28,9 +28,6 @@ from pipeline.types import (
 ENDLESS_FRAMES = 90
 """Frames that one part may fill from edge to edge. Such a part is never seen whole: a view that is
 shorter than the parts is a mistake in any case."""
-
-MAX_DEFECTS = 100
-"""Defects that are kept of one part, strongest first: a record stays below its 64 KiB."""
 
 
 class FindsDefects(Protocol):
@@ -90,9 +87,8 @@ class Inspector:
     ) -> None:
         self.trigger = trigger
         self._light = light or Light(None, learns=False)
-        self._labels = detector.labels
         self._begin = look or at_once(detector.detect_at)
-        self._rulebook = rulebook
+        self._judge = Judge(rulebook, detector.labels)
         self._views = views
         self._decide_at = decide_at
         self._sure_by = sure_by
@@ -297,8 +293,7 @@ class Inspector:
             return case.sure
         case.take_in(wait=True)
         size = (case.last_box.width, case.last_box.height)
-        defects = vote(case.views, self._labels)
-        case.sure = self._rulebook.is_sure(defects, len(case.views), size, self._sure_by)
+        case.sure = self._judge.is_sure(case, size, self._sure_by)
         return case.sure
 
     def _is_due(self, frame: Frame, track: Track) -> bool:
@@ -353,9 +348,9 @@ class Inspector:
     def _timed(self, due: _Due) -> Inspection:
         """Close a case; say where its time went, if a frame led to the decision."""
         if self._now_ns is None or not due.spent_ns:
-            return self._closed(due.case, due.t_ns, due.given)
+            return self._judge.close(due.case, due.t_ns, due.given)
         begun_ns = self._now_ns()
-        closed = self._closed(due.case, due.t_ns, due.given)
+        closed = self._judge.close(due.case, due.t_ns, due.given)
         decided_ns = self._now_ns()
         rules_ns = decided_ns - begun_ns
         return replace(
@@ -363,59 +358,3 @@ class Inspector:
             stamps={**closed.stamps, "decided": decided_ns},
             spent_ns={**due.spent_ns, "look": due.case.look_ns, "rules": rules_ns},
         )
-
-    def _closed(self, case: Case, t_ns: int, given: Decision | None = None) -> Inspection:
-        defects = vote(case.views, self._labels)
-        # Where it was last seen it may already be cut: a view shows the part's whole size.
-        shown = case.picture_box or case.part.box
-        size = (shown.width, shown.height)
-        if given is None and case.doubt is not None:
-            given = Decision(Verdict.UNSURE, (case.doubt,))
-        decision = given or self._rulebook.decide(defects, len(case.views), size)
-        return Inspection(
-            part=case.part,
-            decision=decision,
-            defects=tuple(d for d in defects if d.score >= self._rulebook.least_score)[
-                :MAX_DEFECTS
-            ],
-            views=len(case.views),
-            picture=case.picture,
-            picture_box=case.picture_box,
-            picture_verdict=self._verdict_of_picture(case, defects, size),
-            stamps={"exposed": t_ns},
-        )
-
-    def _verdict_of_picture(
-        self, case: Case, defects: tuple[Defect, ...], size: tuple[float, float]
-    ) -> Verdict | None:
-        """Judge the kept picture alone: it is what can be run again, view by view is not kept."""
-        if case.picture_box is None:
-            return None
-        if len(case.views) == 1:  # the vote over all views is of this one
-            return self._rulebook.decide(defects, 1, size).verdict
-        found = case.views[case.picture_view]
-        return judged_alone(found, self._labels, self._rulebook, len(case.views), size)
-
-
-def judged_alone(
-    found: Detections,
-    labels: tuple[str, ...],
-    rulebook: Rulebook,
-    views: int,
-    size: tuple[float, float],
-) -> Verdict:
-    """Return the verdict that one view of a part would give.
-
-    Args:
-        found: in pixels relative to the part.
-        views: pictures of the part that were looked at; the recipe may ask for some.
-        size: width and height of the part, pixels.
-    """
-    return rulebook.decide(vote([found], labels), views, size).verdict
-
-
-def in_view(inspection: Inspection) -> InView:
-    """Return a decided part without its pictures."""
-    shown = inspection.picture_box or inspection.part.box
-    size = (shown.width, shown.height)
-    return InView(inspection.part, size, inspection.decision, inspection.defects)

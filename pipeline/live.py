@@ -24,7 +24,7 @@ import numpy as np
 from pipeline.casework import InView
 from pipeline.clock import NS_PER_MS, NS_PER_S, Clock
 from pipeline.errors import ConfigError
-from pipeline.inspection import in_view
+from pipeline.judging import in_view
 from pipeline.station import Inspects
 from pipeline.tally import Tally
 from pipeline.types import Frame, Image, Inspection

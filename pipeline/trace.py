@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.config import StationConfig
 from pipeline.errors import ConfigError
-from pipeline.inspection import judged_alone
+from pipeline.judging import judged_alone
 from pipeline.model import open_model
 from pipeline.store import read_record, read_records
 from pipeline.types import Box, Detections, Image, Record, Verdict

@@ -66,7 +66,7 @@ class Trained:
         self._model = model
 
     def module(self, head: str, form: str | None = None) -> Any:
-        torch = vendor("torch", "lab")
+        torch: Any = vendor("torch", "lab")
         network = self._model.model.float().eval()
         network.end2end = head == "yolo-e2e"
         for module in network.modules():

@@ -41,7 +41,8 @@ wrong() {
 	exit 1
 }
 clean() {
-	kill "${broker:-}" "${listener:-}" 2>/dev/null || true
+	local one
+	for one in ${broker:-} ${listener:-}; do pkill --parent "$one" || true; done # a shell around each
 	clean_machine
 	[[ -n "${KEEP:-}" ]] || rm -rf --one-file-system "$work"
 }
@@ -75,7 +76,8 @@ make_plant() {
 	sed "s#/mosquitto/pki#$work/pki#; s#/mosquitto/config#$work#; s#^listener .*#listener $broker_port 127.0.0.1#" \
 		"$repository/docker/demo/mosquitto.conf" >"$work/mosquitto.conf"
 	printf 'user root\n' >>"$work/mosquitto.conf"
-	printf 'user %s\ntopic write %s/#\nuser viewer\ntopic read lineguard/#\n' "$name" "$topic" >"$work/acl"
+	printf 'user %s\ntopic write %s/#\ntopic read %s/update/order/#\n' "$name" "$topic" "$topic" >"$work/acl"
+	printf 'user viewer\ntopic read lineguard/#\ntopic write %s/update/order/#\n' "$topic" >>"$work/acl"
 	chmod 0600 "$work/acl"
 	plant mosquitto -c "$work/mosquitto.conf" 2>"$work/broker.log" &
 	broker=$!
@@ -83,9 +85,14 @@ make_plant() {
 	lineguard models keygen "$work/plant.key" >/dev/null
 }
 
+# A program of the plant, on the line that the station is on.
+at_broker() {
+	plant "$1" -h localhost -p "$broker_port" --cafile "$work/pki/ca.crt" --cert "$work/pki/viewer.crt" \
+		--key "$work/pki/viewer.key" -V 5 -q 1 "${@:2}"
+}
+
 listen() {
-	plant mosquitto_sub -h localhost -p "$broker_port" --cafile "$work/pki/ca.crt" --cert "$work/pki/viewer.crt" \
-		--key "$work/pki/viewer.key" -V 5 -q 1 -t "$topic/inspection" >>"$work/heard.jsonl" &
+	at_broker mosquitto_sub -t "$topic/inspection" >>"$work/heard.jsonl" &
 	listener=$!
 }
 
@@ -95,10 +102,14 @@ make_config() {
 	cp "$work/plant.key.pub" "$work/config/updates.pub"
 	cp "$work/pki/ca.crt" "$work/config/ca.crt"
 	cat >"$work/config/update.env" <<-'EOF'
-		SOURCE=/mnt/nothing
+		SOURCE=/srv/updates
 		TARGET=cpu
 		KEYS=--key /etc/lineguard/pki/updates.pub
 		PORTS=--health-port 9464 --steady-s 5 --probation-s 1800
+	EOF
+	cat >"$work/config/orders.env" <<-EOF
+		TOPIC=$topic/update
+		BROKER=--broker broker:$broker_port --ca /etc/lineguard/pki/ca.crt --cert /etc/lineguard/pki/station.crt --cert-key /etc/lineguard/pki/station.key
 	EOF
 	cat >"$work/config/line-1.yaml" <<-EOF
 		station: {enterprise: lineguard, site: demo, area: hall-1, line: line-1, name: demo}
@@ -216,6 +227,19 @@ verdicts() {
 	figure "$(wc -l <"$work/heard.jsonl") verdicts came to the broker over TLS"
 }
 
+answered() { at_broker mosquitto_sub -t "$topic/update/answer/model" -C 1 -W 5 | grep '"ok": true'; }
+by_message() {
+	step "an update is ordered by message"
+	make_stick "$work/third" 4 signed
+	send "$work/third" /srv/updates/model
+	since=$(clock)
+	lineguard update order "$work/third" |
+		at_broker mosquitto_pub -s -r -t "$topic/update/order/model"
+	within 2400 "the order has no answer" answered
+	[[ $(slot current) == 4.0-* ]] || wrong "at work: $(slot current)"
+	figure "$(slot current) is at work $(passed) after the message"
+}
+
 replay() {
 	step "the clip again, against this side's verdicts"
 	guest systemctl stop lineguard@line-1
@@ -299,6 +323,7 @@ hang
 bad_update
 power_cut
 restart
+by_message
 replay
 guest systemctl poweroff || true
 switched_off

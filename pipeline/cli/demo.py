@@ -116,7 +116,7 @@ def demo(
             file,
             place,
             line,
-            words=Path(_named(line)).name.capitalize(),
+            words=_called(line),
             videos=videos,
             on_start=begin,
             on_message=arrived,
@@ -155,6 +155,13 @@ def _filmed(
 
 def _named(line: dict[str, Any]) -> str:
     return escape(str(line.get("path") or line.get("device") or "drawn boards"))
+
+
+def _called(line: dict[str, Any]) -> str:
+    """Return what the page calls a line."""
+    if "device" in line:
+        return f"Webcam {line['device']}"
+    return Path(line["path"]).name if "path" in line else "Drawn boards"
 
 
 @contextmanager

@@ -254,6 +254,7 @@ def _of_against(figures: Figures) -> list[Row]:
         ("CPU time, ratio", *_spread(figures["cpu_ratio"])),
     ]
     for side in figures["sides"]:
+        rows.append((f"{side['variant']}: runtime", side["runtime"], ""))
         rows.append((f"{side['variant']}: frames a second", *_spread(side["fps"])))
         rows.append((f"{side['variant']}: CPU time a frame", *_spread(side["cpu_ms"], " ms")))
     return rows

@@ -44,13 +44,23 @@ def run(model: Path, side: int) -> None:
         x, y = (side - size[0]) // 2, (side - size[1]) // 2
         fitted = image if size == (width, height) else cv2.resize(image, size)
         padded[0, y : y + size[1], x : x + size[0]] = fitted
-        rows = infer(padded)[0]
-        rows = rows[rows[:, 4] >= 0.25]
-        return Detections(
+        rows, overlap = rows_of(infer(padded))
+        found = Detections(
             xyxy=(rows[:, :4] - (x, y, x, y)) / scale,
             confidence=rows[:, 4],
             class_id=rows[:, 5].astype(int),
         )
+        return found.with_nms(threshold=0.5) if overlap else found
+
+    def rows_of(output: Any) -> tuple[Any, bool]:
+        """Return (n, 6): corners, score, label; and whether the head leaves overlapping boxes."""
+        if output.shape[2] == 6:
+            return output[0][output[0][:, 4] >= 0.25], False
+        raw = output[0].T
+        raw = raw[raw[:, 4:].max(axis=1) >= 0.25]
+        centre, half, scores = raw[:, :2], raw[:, 2:4] / 2, raw[:, 4:]
+        best = [scores.max(axis=1), scores.argmax(axis=1)]
+        return np.column_stack([centre - half, centre + half, *best]), True
 
     def work(clip: str, frames: int) -> int:
         seen = 0

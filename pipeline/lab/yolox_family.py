@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import random
 from collections.abc import Sequence
@@ -123,7 +122,6 @@ def _size_of(name: str) -> str:
 
 def _yolox(size: str, classes: int, weights: Path | None) -> Any:
     kind = vendor("libreyolo.models.yolox.model", EXTRA).LibreYOLOX
-    logging.getLogger("libreyolo").setLevel(logging.WARNING)
     start = None if weights is None else str(weights)
     return kind(model_path=start, size=size, nb_classes=classes, device="cpu")
 

@@ -25,9 +25,9 @@ TICK_S = 0.1
 REST_S = 0.5
 FRAME_S = 0.005
 RECORDS_TOLD = 20
-PICTURES_PER_S = 300
+PICTURES_PER_S = 600
 """Live pictures that are sent at most, to all viewers together: what watching costs the machine is
-bounded, however many watch. Ten viewers see up to 30 a second, twenty up to 15."""
+bounded, however many watch. Twenty viewers see up to 30 a second, forty up to 15."""
 
 
 class Told:

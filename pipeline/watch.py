@@ -122,7 +122,7 @@ class Lookout:
             self._dropped, self._dropped_ns = dropped, now_ns
         since_ns = self._dropped_ns
         overloaded = since_ns is not None and now_ns - since_ns < OVERLOADED_S * NS_PER_S
-        said = f"{dropped} frames dropped so far; give it more cores, or lower views or frame rate"
+        said = f"frames dropped so far: {dropped}; give it more cores, or lower views or frame rate"
         self._readiness.note(LOAD, said if overloaded else None)
 
     def self_test_is_due(self) -> bool:

@@ -67,12 +67,12 @@ Payload = described()
 
 
 def value(metric: Any) -> Any:
-    """Return what a metric says, by its data type."""
+    """Return what a metric says; where it names its type, what it says is of that type."""
     if metric.is_null:
         return None
     held = {4: "long_value", 10: "double_value", 11: "boolean_value", 12: "string_value"}
-    name = held[metric.datatype]
-    assert metric.HasField(name)
+    (name,) = [name for name in held.values() if metric.HasField(name)]
+    assert not metric.HasField("datatype") or held[metric.datatype] == name
     return getattr(metric, name)
 
 
@@ -268,6 +268,12 @@ def test_topics_ndata_mqtt_and_seq_num_go_on_from_the_birth(plant: Plant, statio
     assert {(seen.qos, seen.retained) for seen in data} == {(0, False)}
     assert [seen.payload.seq for seen in data] == [(n + 1) % 256 for n in range(300)]
     assert [seen.values["Part/Number"] for seen in data] == list(range(1, 301))
+
+
+def test_payloads_metric_datatype_not_req(plant: Plant, station: Station) -> None:
+    offer(station(), records(1))
+    (data,) = plant.wait_for("NDATA", 1)
+    assert not any(metric.HasField("datatype") for metric in data.payload.metrics)
 
 
 def test_operational_behavior_data_publish_nbirth_change(plant: Plant, station: Station) -> None:

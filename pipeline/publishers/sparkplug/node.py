@@ -77,7 +77,7 @@ class Node:
         if made_ms < self._born_ms:
             values = _of_record(record).items()
             old = [Metric(name, METRICS[name], v, made_ms, historical=True) for name, v in values]
-            return encode(old, now_ms, self._next())
+            return encode(old, now_ms, self._next(), typed=False)
         return self._data(_of_record(record).items(), made_ms, now_ms)
 
     def remember(self, state: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ class Node:
             return None
         self._last |= changed
         metrics = [Metric(name, METRICS[name], value, time_ms) for name, value in changed.items()]
-        return encode(metrics, now_ms, self._next())
+        return encode(metrics, now_ms, self._next(), typed=False)
 
     def _next(self) -> int:
         self._seq = (self._seq + 1) % ROUND

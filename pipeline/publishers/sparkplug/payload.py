@@ -50,26 +50,27 @@ class Metric:
     historical: bool = False
 
 
-def encode(metrics: Sequence[Metric], time_ms: int, seq: int | None) -> bytes:
+def encode(
+    metrics: Sequence[Metric], time_ms: int, seq: int | None, *, typed: bool = True
+) -> bytes:
     """Write a payload.
 
     Args:
         time_ms: when it is sent, milliseconds since 1970, UTC.
         seq: its number within the session, 0..255; None for a death certificate, which has none.
+        typed: say each metric's type; data leave it to the birth.
     """
     parts = [_varint_field(_PAYLOAD_TIME, time_ms)]
-    parts += [_bytes_field(_PAYLOAD_METRIC, _metric(metric)) for metric in metrics]
+    parts += [_bytes_field(_PAYLOAD_METRIC, _metric(metric, typed)) for metric in metrics]
     if seq is not None:
         parts.append(_varint_field(_PAYLOAD_SEQ, seq))
     return b"".join(parts)
 
 
-def _metric(metric: Metric) -> bytes:
-    parts = [
-        _bytes_field(_NAME, metric.name.encode()),
-        _varint_field(_TIME, metric.time_ms),
-        _varint_field(_TYPE, metric.type),
-    ]
+def _metric(metric: Metric, typed: bool) -> bytes:
+    parts = [_bytes_field(_NAME, metric.name.encode()), _varint_field(_TIME, metric.time_ms)]
+    if typed:
+        parts.append(_varint_field(_TYPE, metric.type))
     if metric.historical:
         parts.append(_varint_field(_HISTORICAL, 1))
     return b"".join((*parts, _value(metric)))

@@ -67,8 +67,8 @@ class Panel:
         """Ask the demo to show another line.
 
         Raises:
-            Refused: it is not offered.
-            StoreError: there is no demo.
+            Refused: it is not offered, or there is no demo.
+            StoreError: the demo ended meanwhile.
         """
         if line not in offers(self._shown()):
             raise Refused(400, f"there is no line '{line}' here; is its camera plugged in?")
@@ -81,8 +81,8 @@ class Panel:
         """Keep a video among those that can be chosen; return its line's id.
 
         Raises:
-            Refused: its name will not do, or there are too many.
-            StoreError: there is no room, or no demo.
+            Refused: its name will not do, there are too many, or there is no demo.
+            StoreError: there is no room.
         """
         folder = Path(self._shown().folders[-1])
         if not VIDEO_NAME.fullmatch(name) or Path(name).suffix.lower() not in VIDEO_SUFFIXES:
@@ -104,5 +104,5 @@ class Panel:
     def _shown(self) -> Shown:
         shown = read_shown(self._folder)
         if shown is None:
-            raise StoreError("there is no demo whose line could be changed; is it running?")
+            raise Refused(404, "there is no demo whose line could be changed; is it running?")
         return shown

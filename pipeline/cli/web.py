@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.plugins import vendor
 
 PASSWORD = "LINEGUARD_PASSWORD"
-NICE = 10
+NICE = 19
 """Where station and dashboard share a machine, the station goes first."""
 
 accounts = typer.Typer(help="Who may use the dashboard.", no_args_is_help=True)

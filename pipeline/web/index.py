@@ -21,7 +21,7 @@ from pipeline.types import Verdict
 from pipeline.web.ledger import Kept, LedgerReader
 
 FILE = "index.sqlite"
-LAYOUT = 4
+LAYOUT = 5
 HOUR_MS = 3_600_000
 VERDICTS = (Verdict.PASS.value, Verdict.FAIL.value, Verdict.UNSURE.value)
 """By number, as the index holds them."""
@@ -44,6 +44,7 @@ CREATE TABLE defects (
 );
 CREATE INDEX defects_number ON defects (number);
 CREATE INDEX defects_label ON defects (label, verdict, number, x, y);
+CREATE INDEX defects_rejected ON defects (number) WHERE verdict != 0;
 CREATE TABLE hours (
     hour INTEGER NOT NULL, verdict INTEGER NOT NULL, parts INTEGER NOT NULL,
     PRIMARY KEY (hour, verdict)

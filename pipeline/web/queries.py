@@ -207,9 +207,9 @@ def trend(index: Index, step: str, now_ms: int) -> list[dict[str, Any]]:
 def places(index: Index, label: str | None) -> list[list[Any]]:
     """Return where the newest defects of rejected parts lie: x, y as shares of the part, label."""
     if label is None:
-        # So far back as needed: a part rarely shows more than a few.
+        # By an index of its own: among a million good parts there may be few of these.
         rows = index.rows(
-            "SELECT x, y, label FROM defects WHERE verdict != 0 ORDER BY rowid DESC LIMIT ?",
+            "SELECT x, y, label FROM defects WHERE verdict != 0 ORDER BY number DESC LIMIT ?",
             (MAP_DEFECTS,),
         )
     else:

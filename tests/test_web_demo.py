@@ -124,5 +124,5 @@ def test_only_an_engineer_changes_the_line(
 def test_without_a_demo_it_is_said(client: httpx.Client, board: Board) -> None:
     (board.live / SHOWN).unlink()
     answer = client.get("/api/v1/demo/lines")
-    assert answer.status_code == 503
+    assert answer.status_code == 404
     assert "is it running?" in answer.json()["error"]

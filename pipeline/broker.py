@@ -1,15 +1,11 @@
-"""An MQTT broker: where it is, how to log in, and what to say when it cannot be reached."""
+"""An MQTT broker: where it is, and how to log in."""
 
 import math
 import os
 import ssl
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.errors import ConfigError
@@ -18,9 +14,6 @@ from pipeline.plugins import ConfigPath, Options
 MAX_PASSWORD_BYTES = 4096
 BROKER_LOOKS_S = 7
 """mosquitto 2.0 looks for silent clients every six seconds, and counts in whole ones."""
-
-CREDENTIALS_REFUSED = (134, 135)
-RECONNECT_MOST_S = 4
 
 
 def _resolvable(host: str) -> str:
@@ -152,46 +145,3 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
                 f"{tls.cert_file}: no readable certificate and unencrypted key ({error})"
             ) from error
     return context
-
-
-def client_for(options: Broker, client_id: str, **settings: Any) -> paho.Client:
-    """Make a client with the credentials and version of the options; it does not connect yet.
-
-    Raises:
-        ConfigError: the password or a TLS file cannot be read.
-    """
-    version = MQTTProtocolVersion.MQTTv5
-    if options.version == "3.1.1":
-        version, settings = MQTTProtocolVersion.MQTTv311, {"clean_session": True, **settings}
-    client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=version, **settings)
-    client.reconnect_delay_set(1, RECONNECT_MOST_S)
-    if options.username is not None:
-        client.username_pw_set(options.username, password_of(options))
-    if options.tls is not None:
-        client.tls_set_context(tls_context(options.tls))
-    return client
-
-
-def refusal_of(reasons: Sequence[ReasonCode], topic: str) -> str:
-    """Say in words that a broker refused a subscription, or "" if it took it."""
-    refused = next((reason for reason in reasons if reason.is_failure), None)
-    if refused is None:
-        return ""
-    return f"refused to subscribe '{topic}': {refused}; grant this user to read it"
-
-
-def hint_on(error: BaseException | None) -> str:
-    """Say what to look at when a broker cannot be reached."""
-    if isinstance(error, ssl.SSLError):
-        return "check tls.ca_file, and that the certificate names this host"
-    return "is it running and the port open?"
-
-
-def why_refused(reason: ReasonCode) -> str:
-    """Say in words why a broker does not let this station in, and what to look at."""
-    hint = (
-        "check username and password"
-        if reason.value in CREDENTIALS_REFUSED
-        else ("see the broker's log")
-    )
-    return f"refused the connection: {reason}; {hint}"

@@ -77,15 +77,13 @@ def demo(
     """
     people = said_to_people(json)
     file = config or shipped("configs/demo.yaml")
-    delivered, before, ended = set(), 0, threading.Event()
     endless = web and not fast and boards is None and sys.stdout.isatty()
-    drawn = demonstration.drawn_line(
+    line = _filmed(video, camera, boards, fast=fast, endless=endless) or demonstration.drawn_line(
         boards=None if endless else boards or BOARDS,
         seed=seed,
         realtime=not fast,
         layout=None if mixed else layout,
     )
-    line = _filmed(video, camera, boards, fast=fast, endless=endless) or drawn
     people.print(
         f"line: {_named(line)}  ->  model  ->  verdict  ->  MQTT broker (127.0.0.1)  ->  you"
     )
@@ -96,35 +94,53 @@ def demo(
     ):
         if endless:
             people.print("Ctrl-C ends the line, with a summary")
-
-        def begin(station: Station, total: int | None) -> None:
-            rate.watch(lambda: station.tally.inspected, total)
-            _end_on_signals(station, ended)
-
-        def arrived(event: dict[str, Any]) -> None:
-            record = schema.decode(schema.canonical(event["data"]))
-            delivered.add(record.id)
-            rate.print(line_of(record))
-
-        def changed(words: str, done: Replay) -> None:
-            nonlocal before
-            before += len(done.records)
-            people.print(f"{escape(words)}, until another line was chosen:")
-            say_replay(people, done)
-
+        told = _Told(people, rate)
         done = demonstration.demo(
             file,
             place,
             line,
             words=_called(line),
             videos=videos,
-            on_start=begin,
-            on_message=arrived,
-            on_change=changed,
+            on_start=told.began,
+            on_message=told.arrived,
+            on_change=told.changed,
         )
-        say_replay(people, done)
-        people.print(f"MQTT:     {len(delivered)} of {before + len(done.records)} records arrived")
-        write_json(done.figures() | {"delivered": len(delivered)}, json)
+        told.summary(done)
+        write_json(done.figures() | {"delivered": len(told.delivered)}, json)
+
+
+class _Told:
+    """What the terminal shows of the demo, one line after the other.
+
+    Attributes:
+        delivered: ids of the records that came over MQTT.
+    """
+
+    def __init__(self, people: Console, rate: Rate) -> None:
+        self.delivered: set[str] = set()
+        self._people = people
+        self._rate = rate
+        self._made = 0
+        self._ended = threading.Event()
+
+    def began(self, station: Station, total: int | None) -> None:
+        self._rate.watch(lambda: station.tally.inspected, total)
+        _end_on_signals(station, self._ended)
+
+    def arrived(self, event: dict[str, Any]) -> None:
+        record = schema.decode(schema.canonical(event["data"]))
+        self.delivered.add(record.id)
+        self._rate.print(line_of(record))
+
+    def changed(self, words: str, done: Replay) -> None:
+        self._made += len(done.records)
+        self._people.print(f"{escape(words)}, until another line was chosen:")
+        say_replay(self._people, done)
+
+    def summary(self, done: Replay) -> None:
+        self._made += len(done.records)
+        say_replay(self._people, done)
+        self._people.print(f"MQTT:     {len(self.delivered)} of {self._made} records arrived")
 
 
 def _end_on_signals(station: Station, ended: threading.Event) -> None:

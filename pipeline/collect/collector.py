@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from dataclasses import dataclass
-from typing import Any
 
 from paho.mqtt import client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 
-from pipeline.broker import client_for, hint_on, refusal_of
 from pipeline.collect.archive import Archive, Taken
 from pipeline.collect.arrival import Arrival, read_arrival, source_of
 from pipeline.errors import ArchiveAway, ConfigError, DiskFull
 from pipeline.handoff import Handoff
+from pipeline.link import Link
 from pipeline.publishers.mqtt import Options as BrokerOptions
 
 LOG = logging.getLogger(__name__)
@@ -74,13 +71,17 @@ class Collector:
         self.counts = Counts()
         self._options = options
         self._archive = archive
-        self._where = f"mqtt broker {options.broker.host}:{options.broker.port}"
         self._topics = f"{options.broker.root}/v1/+/+/+/+/+/inspection"
         self._inbox: Handoff[_Message] = Handoff(4 * RECEIVE_MAXIMUM)
         self._stopping = threading.Event()
         self._connection = 0
-        self._trouble = ""
-        self._client = self._new_client()
+        self._link = Link(
+            options.broker,
+            f"lineguard-collect.{options.name}",
+            connected=self._connected,
+            heard=self._heard,
+            manual_ack=True,
+        )
 
     def run(self) -> Counts:
         """Collect until ``stop``; the broker need not be there yet.
@@ -88,22 +89,17 @@ class Collector:
         Raises:
             StoreError: the archive cannot be written, for another reason than a full disk.
         """
-        broker = self._options.broker
         session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         session.SessionExpiryInterval = SESSION_S
         session.ReceiveMaximum = RECEIVE_MAXIMUM
-        self._client.connect_async(
-            broker.host, broker.port, broker.wire_keepalive_s, clean_start=False, properties=session
-        )
-        self._client.loop_start()
+        self._link.start(clean=False, properties=session)
         try:
             while not self._stopping.is_set():
                 if batch := self._inbox.take(RECEIVE_MAXIMUM, WAIT_S):
                     self._take(batch)
         finally:
             self._inbox.close()
-            self._client.disconnect()
-            self._client.loop_stop()
+            self._link.leave()
         return self.counts
 
     def stop(self) -> None:
@@ -121,11 +117,11 @@ class Collector:
             self._conflict(arrival)
         for message in batch:
             if message.connection == self._connection:
-                self._client.ack(message.mid, qos=1)
+                self._link.client.ack(message.mid, qos=1)
         for source, receipt in taken.receipts:
             topic = f"{self._options.broker.root}/v1/{source}/ack/{self._options.name}"
-            if self._client.is_connected():
-                self._client.publish(topic, receipt.as_json(), qos=1)
+            if self._link.client.is_connected():
+                self._link.client.publish(topic, receipt.as_json(), qos=1)
 
     def _committed(self, arrivals: list[Arrival]) -> Taken | None:
         """Commit; while there is no room, or no server, try again and answer nobody.
@@ -162,67 +158,15 @@ class Collector:
         LOG.error("'%s': %s; it is among the dead letters of the archive", topic, why)
         self._archive.set_aside(topic, why, payload)
 
-    # Called by paho's thread. An exception would end it: nothing below may raise.
+    # Called by the connection's thread: nothing below may raise.
 
-    def _new_client(self) -> paho.Client:
-        name = f"lineguard-collect.{self._options.name}"
-        client = client_for(self._options.broker, name, manual_ack=True)
-        client.on_connect = self._on_connect
-        client.on_connect_fail = self._on_connect_fail
-        client.on_disconnect = self._on_disconnect
-        client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
-        return client
-
-    def _on_connect(
-        self,
-        client: paho.Client,
-        userdata: Any,
-        flags: paho.ConnectFlags,
-        reason: ReasonCode,
-        properties: Properties | None,
-    ) -> None:
-        del userdata, flags, properties
-        if reason.is_failure:
-            self._say(f"{self._where} refused the connection: {reason}; check the credentials")
-            return
+    def _connected(self, limits: Properties | None) -> None:
+        del limits
         self._connection += 1
-        self._trouble = ""
-        client.subscribe(self._topics, qos=1)
+        self._link.subscribe(self._topics)
 
-    def _on_connect_fail(self, client: paho.Client, userdata: Any) -> None:
-        del client, userdata
-        error = sys.exc_info()[1]
-        self._say(f"{self._where} cannot be reached ({error}); {hint_on(error)}")
-
-    def _on_disconnect(self, client: paho.Client, userdata: Any, *said: Any) -> None:
-        del client, userdata
-        if not self._stopping.is_set():
-            self._say(f"{self._where}: the connection was lost ({said[1]}); it is tried again")
-
-    def _on_subscribe(
-        self,
-        client: paho.Client,
-        userdata: Any,
-        mid: int,
-        reasons: list[ReasonCode],
-        properties: Properties | None,
-    ) -> None:
-        del client, userdata, mid, properties
-        if why := refusal_of(reasons, self._topics):
-            self._say(f"{self._where} {why}")
-        else:
-            LOG.info("%s: collecting '%s'", self._where, self._topics)
-
-    def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
+    def _heard(self, message: paho.MQTTMessage) -> None:
         """Wait while the inbox is full: what is read slower than it comes stays at the broker."""
-        del client, userdata
         self._inbox.put(
             _Message(message.topic, bytes(message.payload), message.mid, self._connection)
         )
-
-    def _say(self, trouble: str) -> None:
-        """Tell a trouble once, not at every attempt."""
-        if trouble != self._trouble:
-            LOG.warning("%s", trouble)
-        self._trouble = trouble

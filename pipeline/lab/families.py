@@ -114,6 +114,16 @@ def family(name: str) -> Family:
     return cast(Family, importlib.import_module(f"pipeline.lab.{_MODULES[name]}"))
 
 
+def check_there(weights: Path) -> None:
+    """Refuse a path without a file.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not weights.is_file():
+        raise ConfigError(f"{weights}: there are no weights here; train with: lineguard lab train")
+
+
 def check_labels(weights: Path, known: Sequence[str], labels: Sequence[str]) -> None:
     """Refuse a checkpoint that knows other classes.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.lab import mixture, torch_env
-from pipeline.lab.families import Job, check_labels
+from pipeline.lab.families import Job, check_labels, check_there
 from pipeline.lab.graph import Pixels
 from pipeline.plugins import vendor
 
@@ -44,8 +44,7 @@ def train(job: Job) -> None:
 
 def load(weights: Path, labels: Sequence[str]) -> Trained:
     """Load a checkpoint; see Family."""
-    if not weights.is_file():
-        raise ConfigError(f"{weights}: there are no weights here; train with: lineguard lab train")
+    check_there(weights)
     ultralytics = torch_env.prepare()
     try:
         model = ultralytics.YOLO(str(weights), task="detect")

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.lab import torch_env
-from pipeline.lab.families import Job, check_labels
+from pipeline.lab.families import Job, check_labels, check_there
 from pipeline.lab.graph import Pixels
 from pipeline.lab.mixture import EpochDraw, members, turned
 from pipeline.plugins import vendor
@@ -58,8 +58,7 @@ def train(job: Job) -> None:
 
 def load(weights: Path, labels: Sequence[str]) -> Trained:
     """Load a checkpoint; see Family."""
-    if not weights.is_file():
-        raise ConfigError(f"{weights}: there are no weights here; train with: lineguard lab train")
+    check_there(weights)
     torch = torch_env.prepare_torch(EXTRA)
     try:
         # Checkpoints are pickles: only tensors and plain values are built from them.

@@ -73,7 +73,11 @@ def read_truth(file: Path) -> tuple[TruePart, ...]:
 
 
 def compare(records: Sequence[Record], truth: Sequence[TruePart]) -> Comparison:
-    """Match records with true parts by the frames that show them."""
+    """Match records with true parts by the frames that show them.
+
+    Frames are all that is compared. Where two parts are in the picture at once, a second record of
+    the one and a missing record of the other look like one record of each, and count as that.
+    """
     found: dict[int, list[Record]] = {part.index: [] for part in truth}
     phantom = 0
     for record in records:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from paho.mqtt import client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 
-from pipeline.broker import client_for, hint_on, refusal_of, why_refused
 from pipeline.errors import LineguardError, UpdateAway
 from pipeline.handoff import Handoff
+from pipeline.link import Link
 from pipeline.publishers.mqtt import Options
 from pipeline.update.message import MAX_MESSAGE_BYTES, read_message
 from pipeline.update.order import utc_now
@@ -85,7 +82,6 @@ class Listener:
         ends_after: frozenset[str] = frozenset(), again_s: float = 600.0,
     ) -> None:  # fmt: skip
         self._options = options
-        self._where = f"mqtt broker {options.host}:{options.port}"
         self._topic = topic
         self._carry_out = carry_out
         self._ends_after = ends_after
@@ -94,29 +90,19 @@ class Listener:
         self._inbox: Handoff[tuple[str, bytes]] = Handoff(ORDERS_WAITING, lambda item: True)
         self._stopping = threading.Event()
         name = options.client_id or f"lineguard-update.{topic.replace('/', '.')}"
-        self._client = client_for(options, name)
-        self._client.on_connect = self._on_connect
-        self._client.on_connect_fail = self._on_connect_fail
-        self._client.on_subscribe = self._on_subscribe
-        self._client.on_message = self._on_message
-        self._trouble = ""
+        self._link = Link(options, name, connected=self._connected, heard=self._heard)
 
     def run(self) -> None:
         """Carry out orders until ``stop`` is called or the program was replaced."""
         bounds = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         bounds.MaximumPacketSize = MAX_MESSAGE_BYTES + HEADER_BYTES  # a larger one is never sent
-        o = self._options
-        self._client.connect_async(
-            o.host, o.port, o.wire_keepalive_s, clean_start=True, properties=bounds
-        )
-        self._client.loop_start()
+        self._link.start(properties=bounds)
         try:
             while not self._stopping.is_set():
                 for kind, payload in self._inbox.take(1, WAIT_S) or self._due():
                     self._take(kind, payload)
         finally:
-            self._client.disconnect()
-            self._client.loop_stop()
+            self._link.leave()
 
     def stop(self) -> None:
         """End ``run``; any thread."""
@@ -132,7 +118,7 @@ class Listener:
         if answer.again:
             self._held[kind] = (time.monotonic() + self._again_s, payload)
         LOG.log(logging.INFO if answer.ok else logging.WARNING, "order %s: %s", kind, answer.said)
-        told = self._client.publish(
+        told = self._link.client.publish(
             f"{self._topic}/answer/{kind}", json.dumps(asdict(answer)), qos=1, retain=True
         )
         if answer.ok and kind in self._ends_after:
@@ -140,41 +126,13 @@ class Listener:
                 told.wait_for_publish(self._options.confirm_s)
             self.stop()
 
-    # Called by paho's thread. An exception would end it: nothing below may raise.
+    # Called by the connection's thread: nothing below may raise.
 
-    def _on_connect(
-        self, client: paho.Client, userdata: Any, flags: paho.ConnectFlags, reason: ReasonCode,
-        limits: Properties | None,
-    ) -> None:  # fmt: skip
-        del userdata, flags, limits
-        if reason.is_failure:
-            self._trouble_is(f"{self._where} {why_refused(reason)}")
-            return
-        self._trouble = ""
-        client.subscribe([(f"{self._topic}/order/{kind}", 1) for kind in self._carry_out])
-        LOG.info("%s: connected", self._where)
+    def _connected(self, limits: Properties | None) -> None:
+        del limits
+        self._link.subscribe(*(f"{self._topic}/order/{kind}" for kind in self._carry_out))
 
-    def _on_connect_fail(self, client: paho.Client, userdata: Any) -> None:
-        del client, userdata
-        error = sys.exc_info()[1]
-        self._trouble_is(f"{self._where} cannot be reached ({error}); {hint_on(error)}")
-
-    def _on_subscribe(
-        self, client: paho.Client, userdata: Any, mid: int, reasons: list[ReasonCode],
-        properties: Properties | None,
-    ) -> None:  # fmt: skip
-        del client, userdata, mid, properties
-        if why := refusal_of(reasons, f"{self._topic}/order/+"):
-            LOG.warning("%s %s", self._where, why)
-
-    def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
-        del client, userdata
+    def _heard(self, message: paho.MQTTMessage) -> None:
         kind = message.topic.rpartition("/")[2]
         if message.payload and kind in self._carry_out:  # an empty one takes a retained one back
             self._inbox.put((kind, bytes(message.payload)))
-
-    def _trouble_is(self, trouble: str) -> None:
-        """Say why there is no connection once, not at every attempt."""
-        if trouble != self._trouble:
-            LOG.warning("%s", trouble)
-        self._trouble = trouble

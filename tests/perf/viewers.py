@@ -6,9 +6,9 @@ A station with the demo's real model runs over a drawn belt of small boards, so 
 enough verdicts for a 99th percentile; its dashboard is a process of its own. Viewers, a process of
 their own too, follow live picture and events at the rate that they come, or not at all: one piece
 with them, one without, again and again in alternating order, so that whatever else the machine does
-falls on both; ``others_cores`` says how much that was. The interval of the change comes from
-drawing pairs anew (bootstrap, 95 %). Exit 1 if the p99 surely rises by more than --limit, or the
-dashboard takes more of a core than --core.
+falls on both; ``others_cores`` says how much that was, and ``pictures_per_s`` what a viewer
+received. The interval of the change comes from drawing pairs anew (bootstrap, 95 %). Exit 1 if the
+p99 surely rises by more than --limit, or the dashboard takes more of a core than --core.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from pipeline.web.ledger import LedgerReader
 SETTLE_S = 1.5
 FIRST_PARTS = 8
 READ_S = 0.01
+PICTURE = b"Content-Type: image/jpeg"
 DRAWS = 2000
 BELT = {"kind": "synthetic", "realtime": True, "board_px": 200, "speed_px": 64, "layout": 33}
 """30 frames a second, as the demo's, and some four boards a second."""
@@ -73,11 +75,13 @@ class Piece:
         latency_ms: of the parts that were decided.
         cores: that the dashboard took.
         others: cores that processes took which have nothing to do with it.
+        pictures_per_s: that a viewer received; NaN without viewers.
     """
 
     latency_ms: Sequence[float]
     cores: float
     others: float
+    pictures_per_s: float
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ def measure(viewers: int, pairs: int, seconds: float) -> dict[str, Any]:
         "p99_change_95": change[99][1:],
         "dashboard_cores": _both(lambda w: round(float(np.mean([p.cores for p in sides[w]])), 3)),
         "others_cores": _both(lambda w: round(float(np.mean([p.others for p in sides[w]])), 3)),
+        "pictures_per_s": round(float(np.mean([p.pictures_per_s for p in sides[True]])), 1),
         "cores": os.cpu_count(),
     }
 
@@ -177,9 +182,7 @@ def _process(stack: ExitStack, command: str, *words: str) -> subprocess.Popen[st
 
 def _piece(line: Line, viewers: int, seconds: float) -> Piece:
     """Let a piece of time pass, with or without viewers."""
-    words = ["-m", "tests.perf.viewers", "--watch", line.url, "--viewers", str(viewers)]
-    watching = subprocess.Popen([sys.executable, *words]) if viewers else None
-    try:
+    with _watching(line.url, viewers) as watching:
         time.sleep(SETTLE_S)
         ours = [line.dashboard, line.station, os.getpid(), *([watching.pid] if watching else [])]
         first, began_s = line.ledger.last_number(), time.monotonic()
@@ -189,11 +192,28 @@ def _piece(line: Line, viewers: int, seconds: float) -> Piece:
         all_s, took_s = _cpu_of_all_s() - all_before_s, time.monotonic() - began_s
         kept = line.ledger.after(first, 100_000)
         latency_ms = [float(k.values()["latency_ms"]) for k in kept]
-        return Piece(latency_ms, spent[0] / took_s, (all_s - sum(spent)) / took_s)
-    finally:
-        if watching is not None:
-            watching.terminate()
-            watching.wait()
+        seen = _ended(watching) if watching else float("nan")
+        return Piece(latency_ms, spent[0] / took_s, (all_s - sum(spent)) / took_s, seen)
+
+
+@contextmanager
+def _watching(url: str, viewers: int) -> Iterator[subprocess.Popen[str] | None]:
+    """Run so many viewers, if any."""
+    if not viewers:
+        yield None
+        return
+    words = ["-m", "tests.perf.viewers", "--watch", url, "--viewers", str(viewers)]
+    with subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _ended(watching: subprocess.Popen[str]) -> float:
+    """End the viewers; return how many pictures each received per second."""
+    watching.terminate()
+    return float(watching.communicate(timeout=30)[0])
 
 
 def _cpu_s(process: int) -> float:
@@ -217,18 +237,24 @@ def _watch(url: str, viewers: int) -> None:
     process has only the time that nobody else wants.
     """
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     host, port = urlsplit(url).hostname, urlsplit(url).port
     ready = selectors.DefaultSelector()
     for path in ("live.mjpg", "events") * viewers:
         stream = socket.create_connection((host, port))
         stream.sendall(f"GET /api/v1/{path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-        ready.register(stream, selectors.EVENT_READ)
-    room = bytearray(1 << 20)
-    while True:
-        for key, _ in ready.select():
-            assert isinstance(key.fileobj, socket.socket)
-            key.fileobj.recv_into(room)
-        time.sleep(READ_S)
+        ready.register(stream, selectors.EVENT_READ, bytearray())
+    room, pictures, began_s = bytearray(1 << 20), 0, time.monotonic()
+    try:
+        while True:
+            for key, _ in ready.select():
+                assert isinstance(key.fileobj, socket.socket)
+                got = key.data + room[: key.fileobj.recv_into(room)]
+                pictures += got.count(PICTURE)
+                key.data[:] = got[-len(PICTURE) + 1 :]  # what may be the beginning of one
+            time.sleep(READ_S)
+    finally:
+        print(pictures / viewers / (time.monotonic() - began_s))  # noqa: T201
 
 
 if __name__ == "__main__":

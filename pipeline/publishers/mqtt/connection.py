@@ -2,18 +2,16 @@
 
 import logging
 import queue
-import sys
 import threading
 from dataclasses import dataclass
-from typing import Any
 
 from paho.mqtt import client as paho
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from pipeline.broker import client_for, hint_on, refusal_of, why_refused
 from pipeline.errors import ConfigError
+from pipeline.link import Link
 from pipeline.publishers.mqtt.options import Options
 from pipeline.receipts import Receipt, read_receipt
 from pipeline.schema import EVENT_CONTENT, OFFLINE, canonical
@@ -56,9 +54,6 @@ class Connection:
 
     Attributes:
         notes: answers, breaks and receipts, in the order they happened.
-        where: names the broker in messages.
-        trouble: why there is no connection; "" if there is one.
-        was_tried: whether the first attempt has ended, one way or the other.
         receive_maximum: messages the broker takes at a time; paho does not heed it.
         max_packet_bytes: the largest packet the broker takes, as far as it says so.
     """
@@ -67,9 +62,6 @@ class Connection:
         self, options: Options, client_id: str, state_topic: str, receipt_topic: str | None = None
     ) -> None:
         self.notes: queue.SimpleQueue[Answer | Break | Receipt] = queue.SimpleQueue()
-        self.where = f"mqtt broker {options.host}:{options.port}"
-        self.trouble = f"{self.where} does not answer; is it running and the port open?"
-        self.was_tried = False
         self.receive_maximum = options.in_flight
         self.max_packet_bytes = MAX_PACKET_BYTES
         self._state_topic = state_topic
@@ -77,10 +69,35 @@ class Connection:
         self._state: bytes | None = None
         self._state_order = threading.Lock()
         self._open = threading.Event()
-        self._closing = False
         self._retain_state = options.retain_state
         self._is_5 = options.version == "5"
-        self._client = self._connecting(options, client_id)
+        self._link = Link(
+            options,
+            client_id,
+            connected=self._connected,
+            heard=self._heard,
+            lost=self._lost,
+        )
+        self._client = self._link.client
+        self._client.on_publish = self._on_publish
+        self._client.max_inflight_messages_set(0)
+        self._client.will_set(state_topic, canonical(OFFLINE), qos=1, retain=options.retain_state)
+        self._link.start()
+
+    @property
+    def where(self) -> str:
+        """The broker, in messages."""
+        return self._link.where
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection; "" if there is one."""
+        return self._link.trouble
+
+    @property
+    def was_tried(self) -> bool:
+        """Whether the first attempt has ended, one way or the other."""
+        return self._link.was_tried
 
     def wait(self, seconds: float) -> bool:
         """Return True once there is a connection, False if there is none within ``seconds``."""
@@ -99,31 +116,14 @@ class Connection:
 
     def close(self, last_state: bytes, seconds: float) -> None:
         """Publish a last state if there is a connection, wait for it at most, and disconnect."""
-        self._closing = True
         if self._open.is_set():
             told = self._publish_state(last_state)
             try:
                 told.wait_for_publish(seconds)
             except (RuntimeError, ValueError) as error:
                 LOG.debug("%s: no goodbye: %s", self.where, error)
-        self.trouble = f"{self.where}: this publisher is closed"
-        self._client.disconnect()
-        self._client.loop_stop()
-
-    def _connecting(self, options: Options, client_id: str) -> paho.Client:
-        client = client_for(options, client_id)
-        client.on_connect = self._on_connect
-        client.on_subscribe = self._on_subscribe
-        client.on_message = self._on_message
-        client.on_connect_fail = self._on_connect_fail
-        client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
-        client.max_inflight_messages_set(0)
-        client.will_set(self._state_topic, canonical(OFFLINE), qos=1, retain=self._retain_state)
-        start: dict[str, Any] = {"clean_start": True} if self._is_5 else {}
-        client.connect_async(options.host, options.port, options.wire_keepalive_s, **start)
-        client.loop_start()
-        return client
+        self._link.leave()
+        self._link.trouble = f"{self.where}: this publisher is closed"
 
     def _publish_state(self, payload: bytes) -> paho.MQTTMessageInfo:
         properties = self._of_5(_PLAIN_JSON)
@@ -135,90 +135,40 @@ class Connection:
         """Return properties, which MQTT 3.1.1 does not know."""
         return properties if self._is_5 else None
 
-    # Called by paho's thread. An exception would end it: nothing below may raise.
+    # Called by the connection's thread: nothing below may raise.
 
-    def _on_connect(
-        self,
-        client: paho.Client,
-        userdata: Any,
-        flags: paho.ConnectFlags,
-        reason: ReasonCode,
-        limits: Properties | None,
-    ) -> None:
-        del userdata, flags
-        if reason.is_failure:
-            self._trouble_is(f"{self.where} {why_refused(reason)}")
-            return
-        client.drop_out_messages()
+    def _connected(self, limits: Properties | None) -> None:
+        self._client.drop_out_messages()
         self.receive_maximum = getattr(limits, "ReceiveMaximum", 65535)
         self.max_packet_bytes = getattr(limits, "MaximumPacketSize", MAX_PACKET_BYTES)
-        self.trouble, self.was_tried = "", True
         if self._receipt_topic is not None:
-            client.subscribe(self._receipt_topic, qos=1)
+            self._link.subscribe(self._receipt_topic)
         # Without the lock a newer state could overtake this one, and the older would be retained.
         with self._state_order:
             self._open.set()
             if self._state is not None:
                 self._publish_state(self._state)
-        LOG.info("%s: connected", self.where)
 
-    def _on_subscribe(
-        self,
-        client: paho.Client,
-        userdata: Any,
-        mid: int,
-        reasons: list[ReasonCode],
-        properties: Properties | None,
-    ) -> None:
-        del client, userdata, mid, properties
-        if why := refusal_of(reasons, self._receipt_topic or ""):
-            LOG.warning("%s %s", self.where, why)
+    def _lost(self, reason: ReasonCode) -> None:
+        self._open.clear()
+        self.notes.put(Break(reason.value, str(reason)))
 
-    def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
-        del client, userdata
+    def _heard(self, message: paho.MQTTMessage) -> None:
         try:
             self.notes.put(read_receipt(message.payload))
         except ConfigError as error:
             LOG.warning("%s: '%s': %s", self.where, message.topic, error)
 
-    def _on_connect_fail(self, client: paho.Client, userdata: Any) -> None:
-        del client, userdata
-        # paho calls this inside its `except OSError`, and does not pass the error on.
-        error = sys.exc_info()[1]
-        self._trouble_is(f"{self.where} cannot be reached ({error}); {hint_on(error)}")
-
-    def _on_disconnect(
-        self,
-        client: paho.Client,
-        userdata: Any,
-        flags: paho.DisconnectFlags,
-        reason: ReasonCode,
-        properties: Properties | None,
-    ) -> None:
-        del client, userdata, flags, properties
-        if not self._open.is_set():
-            return
-        self._open.clear()
-        if not self._closing:
-            self._trouble_is(f"{self.where}: the connection was lost ({reason}); it is tried again")
-        self.notes.put(Break(reason.value, str(reason)))
-
     def _on_publish(
         self,
         client: paho.Client,
-        userdata: Any,
+        userdata: object,
         mid: int,
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
         del client, userdata, properties
         self.notes.put(Answer(mid, reason.is_failure, reason.value, str(reason)))
-
-    def _trouble_is(self, trouble: str) -> None:
-        """Remember why there is no connection; tell it once, not at every attempt."""
-        if trouble != self.trouble:
-            LOG.warning("%s", trouble)
-        self.trouble, self.was_tried = trouble, True
 
 
 def _properties(content: str) -> Properties:

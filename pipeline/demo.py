@@ -16,11 +16,11 @@ from pipeline.assembly import build, live_path, open_camera, open_window
 from pipeline.cameras.synthetic import Synthetic
 from pipeline.clock import SystemClock
 from pipeline.config import StationConfig, load
+from pipeline.demo_broker import DemoBroker
 from pipeline.errors import ConfigError, LineguardError, PublishError
 from pipeline.lines import Lines
 from pipeline.live import live_folder
 from pipeline.plugins import vendor
-from pipeline.publishers._broker import DemoBroker
 from pipeline.quality.truth import Comparison, TruePart, compare
 from pipeline.quality.truthfile import FILE as TRUTH_FILE
 from pipeline.quality.truthfile import line_of

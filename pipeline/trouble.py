@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from pipeline.cameras import Camera
+from pipeline.demo_broker import DemoBroker
 from pipeline.errors import CameraError, PublishError
-from pipeline.publishers._broker import DemoBroker
 from pipeline.smalldisk import fill
 from pipeline.types import Frame
 

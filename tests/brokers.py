@@ -16,8 +16,8 @@ import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from pipeline.demo_broker import DemoBroker
 from pipeline.errors import MissingExtra
-from pipeline.publishers._broker import DemoBroker
 
 HOST = "127.0.0.1"
 PATIENCE_S = 60.0

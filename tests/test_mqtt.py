@@ -18,9 +18,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from pipeline.demo_broker import DemoBroker
 from pipeline.errors import ConfigError, PublishError
 from pipeline.publishers import Address
-from pipeline.publishers._broker import DemoBroker
 from pipeline.publishers.mqtt import MqttPublisher, Options, Tls, create
 from pipeline.schema import EXAMPLE, event_schema
 from pipeline.types import Record, Verdict

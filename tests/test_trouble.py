@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.demo_broker import DemoBroker
 from pipeline.disk import free_bytes
 from pipeline.errors import CameraError
-from pipeline.publishers._broker import DemoBroker
 from pipeline.smalldisk import small_disk
 from pipeline.trouble import (
     FILE,

@@ -3,7 +3,7 @@
 import sys
 import threading
 
-from pipeline.publishers._broker import DemoBroker
+from pipeline.demo_broker import DemoBroker
 
 if __name__ == "__main__":
     with DemoBroker(int(sys.argv[1])):

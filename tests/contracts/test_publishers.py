@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.demo_broker import DemoBroker
 from pipeline.errors import ConfigError, MissingExtra, PublishError
 from pipeline.plugins import kinds, load
 from pipeline.publishers import Address, Publisher
-from pipeline.publishers._broker import DemoBroker
 from pipeline.schema import EXAMPLE
 from tests.hooks import SECRET, hook
 

@@ -214,6 +214,30 @@ def test_a_record_is_one_line_of_a_log_however_long(capsys: pytest.CaptureFixtur
     assert line.endswith("; second (+1)")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run"], "Missing argument 'config'; see: lineguard run --help"),
+        (["run", "--nope"], "No such option: --nope; see: lineguard run --help"),
+        (["nosuch"], "No such command 'nosuch'; see: lineguard --help"),
+        (["chaos", "--kills", "0"], "'--kills'"),
+    ],
+)
+def test_wrong_use_is_one_line_that_names_the_help(
+    tmp_path: Path, words: list[str], said: str
+) -> None:
+    done = lineguard(*words, home=tmp_path)
+    assert done.returncode == 2
+    said_in_one_line(done, said)
+
+
+def test_a_group_named_alone_shows_its_commands(tmp_path: Path) -> None:
+    done = lineguard("models", home=tmp_path)
+    assert done.returncode == 2
+    assert "selftest" in done.stdout + done.stderr
+    assert "lineguard:" not in done.stderr
+
+
 def test_every_command_teaches_itself(tmp_path: Path) -> None:
     for command in ("demo", "run", "replay", "doctor", "bench", "models", "config", "lab"):
         done = lineguard(command, "--help", home=tmp_path)

@@ -46,6 +46,10 @@ EPILOG = (
 )
 
 
+MISUSE: Any = typer.BadParameter.__bases__[0]
+"""UsageError of the click that typer brings along or depends on, as its version goes."""
+
+
 class Imported(Mapping[str, Any]):
     """The commands, each imported when it is asked for: a station must not wait for the others."""
 
@@ -105,12 +109,28 @@ def options(
 
 
 def main() -> None:
-    """Run a command; an error that lineguard raises on purpose becomes one line and its code."""
+    """Run a command; wrong use and an error that lineguard raises become one line and its code."""
     gc.disable()  # what is imported stays: looking for garbage in it takes a tenth of the start
     try:
-        app()
+        sys.exit(app(prog_name="lineguard", standalone_mode=False))
     except LineguardError as error:
-        print(f"lineguard: {error}", file=sys.stderr)  # noqa: T201 - this is the error output
+        _say(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except MISUSE as error:
+        _say_misuse(error)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+
+
+def _say_misuse(error: Any) -> None:
+    said = error.format_message().rstrip(".")
+    if "\n" in said:
+        error.show()
+    elif said:  # else a group was named alone, and its help is shown
+        command = error.ctx.command_path if error.ctx else "lineguard"
+        _say(f"{said}; see: {command} --help")
+
+
+def _say(error: str) -> None:
+    print(f"lineguard: {error}", file=sys.stderr)  # noqa: T201 - this is the error output

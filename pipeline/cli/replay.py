@@ -92,7 +92,10 @@ def say_replay(people: Console, done: replaying.Replay) -> None:
     people.print(
         f"frames:   {n['captured']} captured = {n['inspected']} inspected + {n['dropped']} dropped"
     )
-    people.print(f"latency:  p50 {t['p50']} ms, p99 {t['p99']} ms from exposure to reject command")
+    if t["p50"] is not None:
+        people.print(
+            f"latency:  p50 {t['p50']} ms, p99 {t['p99']} ms from exposure to reject command"
+        )
     if done.cpu_ms_per_part is not None:
         people.print(f"processor: {done.cpu_ms_per_part} ms per part, all threads")
 

@@ -27,16 +27,24 @@ ARM = "aarch64-manylinux_2_28"
 BOUNDS = {"jetson-jp62": ("numpy<2", "opencv-python-headless<5")}
 
 
-def requirements(target: str, project: dict[str, Any], extras: list[str]) -> list[str]:
+def project() -> dict[str, Any]:
+    """Return what pyproject.toml says of the project."""
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10: pip brings the same reader
+        from pip._vendor import tomli as tomllib
+    page = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    return dict(page["project"])
+
+
+def requirements(target: str, page: dict[str, Any], extras: list[str]) -> list[str]:
     """Return what a target installs: what pyproject.toml asks for, for a machine without a screen.
 
     opencv-python needs libGL; its headless build, of the same release, has the same module cv2.
     """
-    wanted = [
-        w.replace("opencv-python>", "opencv-python-headless>") for w in project["dependencies"]
-    ]
+    wanted = [w.replace("opencv-python>", "opencv-python-headless>") for w in page["dependencies"]]
     for extra in extras:
-        wanted += project["optional-dependencies"][extra]
+        wanted += page["optional-dependencies"][extra]
     return sorted({*wanted, *BOUNDS.get(target, ())})
 
 
@@ -46,19 +54,19 @@ def mark_of(wanted: list[str], pythons: list[str]) -> str:
     return MARK + hashlib.sha256(text).hexdigest()
 
 
-def make(name: str, target: dict[str, Any], project: dict[str, Any]) -> None:
+def make(name: str, target: dict[str, Any], page: dict[str, Any]) -> None:
     """Resolve one target and write its lock."""
-    wanted = requirements(name, project, target["extras"])
+    wanted = requirements(name, page, target["extras"])
     lock = LOCKS / target["lock"]
     # One platform and one Python: pinned for it. More than one: a lock with markers for all.
     platform = ["--python-platform", ARM] if target["arch"] == ["arm64"] else ["--universal"]
     with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder) / "requirements.in"
-        page.write_text("\n".join(wanted) + "\n")
+        wishes = Path(folder) / "requirements.in"
+        wishes.write_text("\n".join(wanted) + "\n")
         done = subprocess.run(
             ["uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-header",
              "--no-annotate", "--only-binary", ":all:", "--no-config",
-             "--python-version", min(target["python"], key=_number), *platform, str(page)],
+             "--python-version", min(target["python"], key=_number), *platform, str(wishes)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     if done.returncode:
@@ -73,10 +81,10 @@ def _number(version: str) -> tuple[int, ...]:
 
 def main(names: list[str]) -> None:
     """Make the locks of these targets, or of all."""
-    project = table.read(REPOSITORY / "pyproject.toml")["project"]
+    page = project()
     for name, target in table.read(table.FILES["targets"]).items():
         if not names or name in names:
-            make(name, target, project)
+            make(name, target, page)
 
 
 if __name__ == "__main__":

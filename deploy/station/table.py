@@ -1,10 +1,11 @@
-"""Prints one entry of a TOML file of this folder tree as shell variables, or the names of all.
+"""Prints one entry of a TOML page of this folder tree as shell variables, or the names of all.
 
 python3 table.py targets                 cpu openvino gpu jetson-jp72 jetson-jp62
-python3 table.py targets cpu             TARGET_EXTRAS='cpu,web,update' ...
-python3 table.py boards agx-orin         BOARD_USB='0955:7023' ...
+python3 table.py targets cpu             TARGET_EXTRAS=cpu,web,monitor,signing ...
+python3 table.py boards agx-orin         BOARD_USB='0955:7[0-9a-f]23' ...
 """
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -15,13 +16,27 @@ FILES = {"targets": DEPLOY / "targets.toml", "boards": DEPLOY / "jetson" / "boar
 
 
 def read(file: Path) -> dict[str, dict[str, Any]]:
-    """Return what a TOML file says."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10: pip brings the same reader
-        from pip._vendor import tomli as tomllib
-    with file.open("rb") as stream:
-        return dict(tomllib.load(stream))
+    """Return what a page says: tables whose keys have a text, texts in one line, true or false.
+
+    That is all of TOML that these pages use, and each such value is JSON. Python 3.10 has no reader
+    of TOML, and the system's Python of a Jetson with JetPack 6 has nothing else either.
+
+    Raises:
+        ValueError: a line is none of these.
+    """
+    page: dict[str, dict[str, Any]] = {}
+    name = ""
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if line.startswith("[") and line.endswith("]"):
+            name = line[1:-1]
+            page[name] = {}
+        elif line and not line.startswith("#"):
+            key, _, value = line.partition(" = ")
+            try:
+                page[name][key] = json.loads(value)
+            except (KeyError, ValueError) as error:
+                raise ValueError(f"{file}:{number}: not `key = value` in a table") from error
+    return page
 
 
 def main(words: list[str]) -> int:

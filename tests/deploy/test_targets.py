@@ -22,7 +22,7 @@ import table  # noqa: E402
 
 TARGETS: dict[str, dict[str, Any]] = table.read(table.FILES["targets"])
 BOARDS: dict[str, dict[str, Any]] = table.read(table.FILES["boards"])
-PROJECT: dict[str, Any] = table.read(REPOSITORY / "pyproject.toml")["project"]
+PROJECT = make.project()
 NAMES = tuple(TARGETS)
 
 
@@ -39,6 +39,20 @@ def overlay(name: str) -> dict[str, Any]:
     file = DOCKER / f"compose.{'jetson' if name.startswith('jetson') else name}.yaml"
     station: dict[str, Any] = yaml.safe_load(file.read_text())["services"]["station"]
     return station
+
+
+@pytest.mark.parametrize("name", table.FILES)
+def test_a_page_reads_as_toml_does(name: str) -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TOML")
+    file = table.FILES[name]
+    assert table.read(file) == tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+def test_a_page_with_a_line_that_is_no_value_is_refused_with_its_number(tmp_path: Path) -> None:
+    file = tmp_path / "page.toml"
+    file.write_text('[cpu]\ntitle = "any"\narch = [\n')
+    with pytest.raises(ValueError, match=r"page\.toml:3: not `key = value`"):
+        table.read(file)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -147,6 +161,18 @@ def test_compose_gives_the_devices_that_a_target_needs() -> None:
     assert "/dev/dri:/dev/dri" in overlay("openvino")["devices"]
     assert "nvidia.com/gpu=all" in overlay("jetson-jp72")["devices"]
     assert "nvidia" in str(overlay("gpu")["deploy"])
+
+
+def test_the_image_of_a_jetson_installs_every_system_package_of_its_targets() -> None:
+    recipe = (DOCKER / "Dockerfile.jetson").read_text()
+    wanted = {p for name in NAMES if name.startswith("jetson") for p in TARGETS[name]["apt"]}
+    assert wanted and wanted <= set(re.findall(r"[\w.-]+", recipe))
+
+
+def test_a_station_on_a_jetson_makes_no_folder_where_the_cameras_socket_is_missing() -> None:
+    (mount,) = overlay("jetson-jp72")["volumes"]
+    assert mount["source"] == mount["target"] == "/tmp/argus_socket"
+    assert mount["bind"] == {"create_host_path": False}
 
 
 def test_no_container_is_privileged_or_writes_its_root() -> None:

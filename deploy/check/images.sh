@@ -3,13 +3,18 @@
 # capabilities, no new privileges, no network, user 10001. In it: the self-check, the repository's
 # clip against its golden records, and a health check that turns red when the station hangs.
 #
-#   images.sh TARGET BASE       e.g. images.sh cpu docker.io/library/debian:bookworm-slim
+#   images.sh [--stand-in] TARGET BASE    e.g. images.sh cpu docker.io/library/debian:bookworm-slim
 #
-# Needs root, buildah, podman and BASE in their storage; CA_BUNDLE names a certificate bundle to see
-# the network with, where a plant has its own.
+# Needs root, buildah, podman and BASE in their storage (base.sh makes one); CA_BUNDLE names a
+# certificate bundle to see the network with, where a plant has its own. --stand-in takes a BASE of
+# another architecture than the target's, and builds a copy of the repository whose targets.toml
+# allows that: it shows that recipe and lock fit together, not that the image runs on its machine.
 set -euo pipefail
 
-target=${1:?usage: images.sh TARGET BASE} base=${2:?usage: images.sh TARGET BASE}
+stand_in=""
+[[ "${1:-}" != --stand-in ]] || { stand_in=yes && shift; }
+usage="usage: images.sh [--stand-in] TARGET BASE"
+target=${1:?$usage} base=${2:?$usage}
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 image=localhost/lineguard-check:$target
 described=$(python3 "$repository/deploy/station/table.py" targets "$target") || exit 2
@@ -34,13 +39,27 @@ hardened=(--cgroups=disabled --no-healthcheck --read-only --cap-drop=all --netwo
 	--volume "$repository/tests/replay:/replay:ro" --volume "$work/config:/etc/lineguard:ro"
 	--tmpfs /var/lib/lineguard:mode=0777)
 
-step "build $target on $base"
+# The folder that is built: the repository, or a copy of it for a stand-in.
+context_for() {
+	local arch context=$work/repository
+	arch=$(podman image inspect --format '{{.Architecture}}' "$base") || wrong "there is no image $base"
+	[[ ",$TARGET_ARCH," != *",$arch,"* ]] || { printf '%s' "$repository" && return; }
+	[[ -n "$stand_in" ]] || wrong "$base is for $arch, '$target' for $TARGET_ARCH; see --stand-in"
+	mkdir "$context"
+	cp -r "$repository"/{.dockerignore,pyproject.toml,README.md,LICENSE,LICENSING.md} \
+		"$repository"/{pipeline,configs,models,deploy,docker} "$context/"
+	sed -i "/^\[$target\]/,/^\[/ s/^arch = .*/arch = [\"$arch\"]/" "$context/deploy/targets.toml"
+	printf '%s' "$context"
+}
+
+context=$(context_for)
+step "build $target on $base${stand_in:+, which stands in for $TARGET_BASE_IMAGE}"
 dockerfile=docker/Dockerfile
 [[ "$target" != jetson-* ]] || dockerfile=docker/Dockerfile.jetson
 buildah bud --isolation chroot --pull-never --layers --format docker --quiet \
 	--build-arg BASE_IMAGE="$base" --build-arg TARGET="$target" --build-arg JETPACK="${target#jetson-jp}" \
 	${CA_BUNDLE:+--volume "$CA_BUNDLE:/etc/ssl/certs/ca-certificates.crt:ro"} \
-	--file "$repository/$dockerfile" --target "${target%%-*}" --tag "$image" "$repository"
+	--file "$context/$dockerfile" --target "${target%%-*}" --tag "$image" "$context"
 podman image inspect --format '{{.Size}}' "$image" | awk '{printf "%.0f MB\n", $1 / 1e6}'
 
 step "what the image says of itself"

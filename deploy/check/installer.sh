@@ -2,18 +2,19 @@
 # Runs the installer for real in a fresh Debian: twice, replays the repository's clip there and
 # compares every verdict with the golden records, then again without a network, then removes it all.
 #
-#   installer.sh [--arch ARCH] [--tree DIR] [TARGET]      needs root, mmdebstrap, PyPI and Debian's mirror
+#   installer.sh [--arch ARCH] [--tree DIR] [--boards N] [TARGET]
 #
-# --arch arm64 needs qemu-user registered (binfmt_misc). --tree takes a fresh Debian that is there,
-# and its architecture.
+# Needs root, mmdebstrap, PyPI and Debian's mirror. --arch arm64 needs qemu-user registered
+# (binfmt_misc). --tree takes a fresh Debian that is there, and its architecture. --boards replays
+# the clip's first N boards instead of all four: one takes an emulated processor a minute.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(cd "$here/../.." && pwd)
-arch=amd64 tree="" target=cpu
+arch=amd64 tree="" boards="" target=cpu
 while (($#)); do
 	case "$1" in
-	--arch | --tree)
+	--arch | --tree | --boards)
 		declare "${1#--}=${2:?$1 needs a value}"
 		shift
 		;;
@@ -59,16 +60,22 @@ fresh() {
 }
 
 replays() {
-	mkdir -p "$root/tmp/replay"
-	cp "$repository"/tests/replay/drawn.{mp4,golden.jsonl} "$root/tmp/replay/"
+	local at=/tmp/replay recording=drawn.mp4 golden=drawn.golden.jsonl
+	rm -rf "${root:?}$at"
+	mkdir "$root$at"
+	cp "$repository"/tests/replay/drawn.{mp4,golden.jsonl} "$here/first_boards.py" "$root$at/"
 	# An emulated processor needs its time to load a model.
 	sed "s#\.\./models#/opt/lineguard/current/share/lineguard/models#
 		s#{kind: onnx}#{kind: $TARGET_RUNTIME}#; /^  runtime:/a\  trial: {seconds: 1800}" \
-		"$repository/configs/demo.yaml" >"$root/tmp/replay/demo.yaml"
+		"$repository/configs/demo.yaml" >"$root$at/demo.yaml"
+	if [[ -n "$boards" ]]; then
+		chroot "$root" /opt/lineguard/current/bin/python -B $at/first_boards.py $at/$recording $at/$golden "$boards" $at
+		recording=pictures golden=golden.jsonl
+	fi
 	chroot "$root" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/nonexistent PYTHONDONTWRITEBYTECODE=1 \
 		setpriv --reuid=lineguard --regid=lineguard --init-groups \
-		/usr/local/bin/lineguard replay /tmp/replay/drawn.mp4 \
-		--config /tmp/replay/demo.yaml --against /tmp/replay/drawn.golden.jsonl >"$work/replay.txt" ||
+		/usr/local/bin/lineguard replay $at/$recording \
+		--config $at/demo.yaml --against $at/$golden >"$work/replay.txt" ||
 		{ cat "$work/replay.txt" && wrong "the verdicts of the replay differ"; }
 	tail -n 4 "$work/replay.txt"
 }

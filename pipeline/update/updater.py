@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from pipeline.errors import UpdateError
 from pipeline.signing import Trust
@@ -171,7 +171,7 @@ class Updater:
             return str(error)
         return None
 
-    def _give_up(self, state: State, why: str) -> None:
+    def _give_up(self, state: State, why: str) -> NoReturn:
         if not state.back:
             self._slots.keep(replace(state, phase="idle", to="", trials=0))
             raise UpdateError(f"{state.to}: {why}; there is no release before it to go back to")

@@ -84,7 +84,8 @@ sed "s#\.\./models#/opt/lineguard/current/share/lineguard/models#; s#{kind: onnx
 	"$repository/configs/demo.yaml" >"$work/config/demo.yaml"
 chmod -R a+rX "$work"
 podman run --rm "${hardened[@]}" "$image" replay /replay/drawn.mp4 \
-	--config /etc/lineguard/demo.yaml --against /replay/drawn.golden.jsonl |
+	--config /etc/lineguard/demo.yaml --against /replay/drawn.golden.jsonl \
+	--store /var/lib/lineguard/replay | # /tmp is too small for its reserve
 	tail -n 4
 
 step "health: green while it runs, red when it hangs"

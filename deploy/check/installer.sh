@@ -80,6 +80,14 @@ replays() {
 	tail -n 4 "$work/replay.txt"
 }
 
+doctor_is_content() {
+	chroot "$root" /usr/local/bin/lineguard doctor >"$work/doctor.txt" || wrong "$(cat "$work/doctor.txt")"
+	local package
+	for package in pymodbus asyncua gpiod; do
+		grep "^well *$package: " "$work/doctor.txt" || wrong "no $package: the station reaches no such PLC"
+	done
+}
+
 modes_are_right() {
 	local loose
 	loose=$(find "$root/opt/lineguard" "$root/etc/lineguard" "$root/var/lib/lineguard" \
@@ -100,6 +108,8 @@ step "second time"
 grep -qx 'install: done: 0 changes' "$work/second.txt" || wrong "the second run changed something"
 du -sm "$root/opt/lineguard/current/" | sed 's/\t.*/ MiB installed/'
 modes_are_right
+step "what the doctor says"
+doctor_is_content
 step "replay against the golden records, as the user lineguard"
 replays
 step "identity at first boot, twice"

@@ -1,7 +1,8 @@
 """Makes the lock of every target: each package of a station with its version and hashes.
 
-    python deploy/locks/make.py             all targets; needs `uv` (lineguard[deploy])
-    python deploy/locks/make.py cpu         one of them
+    python deploy/locks/make.py               all targets; needs `uv` (lineguard[deploy])
+    python deploy/locks/make.py cpu           one of them
+    python deploy/locks/make.py --upgrade     the newest of each package; else what is locked stays
 
 The first line of a lock names the requirements that it was made from; a test compares it with
 pyproject.toml and targets.toml, so a lock cannot silently fall behind.
@@ -9,6 +10,8 @@ pyproject.toml and targets.toml, so a lock cannot silently fall behind.
 
 import hashlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,9 +25,11 @@ sys.path.insert(0, str(REPOSITORY / "deploy" / "station"))
 import table  # noqa: E402
 
 MARK = "# requirements sha256: "
+PACKAGE = re.compile(r"^[a-z0-9._-]+==", re.M)
 ARM = "aarch64-manylinux_2_28"
-# JetPack 6: NVIDIA's packages for it were built against numpy 1; OpenCV 5 needs numpy 2.
-BOUNDS = {"jetson-jp62": ("numpy<2", "opencv-python-headless<5")}
+# JetPack 6: NVIDIA's packages for it were built against numpy 1; OpenCV 5 needs numpy 2; its driver
+# knows CUDA 12.
+BOUNDS = {"jetson-jp62": ("numpy<2", "opencv-python-headless<5", "cuda-bindings<13")}
 
 
 def project() -> dict[str, Any]:
@@ -54,8 +59,8 @@ def mark_of(wanted: list[str], pythons: list[str]) -> str:
     return MARK + hashlib.sha256(text).hexdigest()
 
 
-def make(name: str, target: dict[str, Any], page: dict[str, Any]) -> None:
-    """Resolve one target and write its lock."""
+def make(name: str, target: dict[str, Any], page: dict[str, Any], upgrade: bool) -> None:
+    """Resolve one target and write its lock; a package that is locked keeps its version."""
     wanted = requirements(name, page, target["extras"])
     lock = LOCKS / target["lock"]
     # One platform and one Python: pinned for it. More than one: a lock with markers for all.
@@ -63,28 +68,33 @@ def make(name: str, target: dict[str, Any], page: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         wishes = Path(folder) / "requirements.in"
         wishes.write_text("\n".join(wanted) + "\n")
+        made = Path(folder) / "lock.txt"
+        if not upgrade:
+            shutil.copyfile(lock, made)
         done = subprocess.run(
             ["uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-header",
              "--no-annotate", "--only-binary", ":all:", "--no-config",
-             "--python-version", min(target["python"], key=_number), *platform, str(wishes)],
+             "--python-version", min(target["python"], key=_number), *platform,
+             "--output-file", str(made), str(wishes)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
-    if done.returncode:
-        sys.exit(f"{name}: uv cannot resolve it: {done.stderr.strip()}")
-    lock.write_text(f"{mark_of(wanted, target['python'])}\n{done.stdout}")
-    sys.stdout.write(f"{lock.relative_to(REPOSITORY)}: {done.stdout.count('==')} packages\n")
+        if done.returncode:
+            sys.exit(f"{name}: uv cannot resolve it: {done.stderr.strip()}")
+        text = made.read_text()
+    lock.write_text(f"{mark_of(wanted, target['python'])}\n{text}")
+    sys.stdout.write(f"{lock.relative_to(REPOSITORY)}: {len(PACKAGE.findall(text))} packages\n")
 
 
 def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def main(names: list[str]) -> None:
+def main(words: list[str]) -> None:
     """Make the locks of these targets, or of all."""
-    page = project()
+    names, page = [word for word in words if word != "--upgrade"], project()
     for name, target in table.read(table.FILES["targets"]).items():
         if not names or name in names:
-            make(name, target, page)
+            make(name, target, page, "--upgrade" in words)
 
 
 if __name__ == "__main__":

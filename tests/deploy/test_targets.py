@@ -61,6 +61,17 @@ def test_a_target_takes_extras_that_the_project_has(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_station_is_installed_with_what_it_speaks_to_a_plc_with(name: str) -> None:
+    assert {"modbus", "opcua", "gpio"} <= set(TARGETS[name]["extras"])
+
+
+@pytest.mark.parametrize(("name", "cuda"), [("jetson-jp72", 13), ("jetson-jp62", 12)])
+def test_a_jetson_is_installed_with_the_bindings_of_its_cuda(name: str, cuda: int) -> None:
+    lock = (DEPLOY / "locks" / TARGETS[name]["lock"]).read_text()
+    assert re.search(rf"^cuda-bindings=={cuda}\.", lock, re.M)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_target_names_a_runtime_and_a_device_that_exist(name: str) -> None:
     target = TARGETS[name]
     options = plugins.load("runtimes", target["runtime"]).Options

@@ -116,9 +116,10 @@ def test_the_clock_can_be_read(installed: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_udev_rules_can_be_read(installed: Path) -> None:
-    rules = installed / "usr/lib/udev/rules.d/70-lineguard-cameras.rules"
-    done = run(tool("udevadm"), "verify", rules)
+@pytest.mark.parametrize("what", ["cameras", "lines"])
+def test_the_udev_rules_can_be_read(installed: Path, what: str) -> None:
+    rules = installed / f"usr/lib/udev/rules.d/70-lineguard-{what}.rules"
+    done = run(tool("udevadm"), "verify", "--resolve-names=late", rules)
     if "Unknown command" in done.stderr:
         pytest.skip("this udevadm cannot verify (systemd 254 can)")
     assert done.returncode == 0, done.stderr

@@ -62,7 +62,9 @@ def test_a_target_takes_extras_that_the_project_has(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_station_is_installed_with_what_it_speaks_to_a_plc_with(name: str) -> None:
-    assert {"modbus", "opcua", "gpio"} <= set(TARGETS[name]["extras"])
+    target = TARGETS[name]
+    assert {"modbus", "opcua", "gpio"} <= set(target["extras"])
+    assert "char-gpiochip rw" in target["devices"] and "gpio" in target["groups"]
 
 
 @pytest.mark.parametrize(("name", "cuda"), [("jetson-jp72", 13), ("jetson-jp62", 12)])

@@ -263,11 +263,17 @@ build_release() {
 	say "packages of $TARGET_LOCK, each checked against its hash"
 	local pip=(inside "$at/bin/python" -m pip --disable-pip-version-check install --quiet
 		--no-compile --no-cache-dir --only-binary :all: "${source[@]}")
-	"${pip[@]}" --require-hashes -r "$scratch/$TARGET_LOCK" ||
-		fail 69 "a package of $TARGET_LOCK cannot be had; is the network or the wheelhouse complete?"
+	"${pip[@]}" --require-hashes -r "$scratch/$TARGET_LOCK" 2>"$root$scratch/pip.txt" || refused_by_pip
 	"${pip[@]}" --no-deps "$scratch/$(basename "$wheel")" ||
 		fail 70 "the wheel of lineguard cannot be installed"
 	finish_release "$at" "$scratch"
+}
+
+refused_by_pip() {
+	cat "$root$scratch/pip.txt" >&2
+	! grep -q 'DO NOT MATCH THE HASHES' "$root$scratch/pip.txt" || fail 69 \
+		"a package is not the one that $TARGET_LOCK names: its hash differs; make the wheelhouse again"
+	fail 69 "a package of $TARGET_LOCK cannot be had; is the network or the wheelhouse complete?"
 }
 
 # Make it small, prove that it runs, then mark it complete: only a complete release is ever used.

@@ -70,7 +70,8 @@ class Slots:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.folder / "update.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            handle = os.open(self.folder / "update.lock", flags, 0o600)
         except OSError as error:
             raise UpdateError(f"{self.folder}: {error.strerror}; update as root") from error
         try:

@@ -9,6 +9,7 @@ pyproject.toml and targets.toml, so a lock cannot silently fall behind.
 """
 
 import hashlib
+import importlib
 import json
 import re
 import shutil
@@ -34,12 +35,10 @@ BOUNDS = {"jetson-jp62": ("numpy<2", "opencv-python-headless<5", "cuda-bindings<
 
 def project() -> dict[str, Any]:
     """Return what pyproject.toml says of the project."""
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10: pip brings the same reader
-        from pip._vendor import tomli as tomllib
-    page = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-    return dict(page["project"])
+    # Before Python 3.11 pip brings the same reader.
+    reader = "tomllib" if sys.version_info >= (3, 11) else "pip._vendor.tomli"
+    page = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    return dict(importlib.import_module(reader).loads(page)["project"])
 
 
 def requirements(target: str, page: dict[str, Any], extras: list[str]) -> list[str]:

@@ -31,7 +31,7 @@ from pipeline.recipe import Recipe
 from pipeline.records import Identity, record_of
 from pipeline.rules import Rulebook
 from pipeline.runtimes.scripted import Options, ScriptedRuntime
-from pipeline.schema import canonical, event
+from pipeline.schema import event_bytes
 from pipeline.store import Ledger
 from pipeline.synth.line import BeltScene, BeltSetup
 from pipeline.triggers import Trigger
@@ -83,7 +83,7 @@ def way(trigger: Trigger, folder: Path, views: int) -> Walk:
                     [lambda link, i=stamped: record_of(i, IDENTITY, link, WHEN, None)]
                 )
                 for record in records:
-                    canonical(event(record, PLACE))
+                    event_bytes(record, PLACE)
 
     return walk
 

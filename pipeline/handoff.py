@@ -7,6 +7,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+ASK_AGAIN_S = 0.05
+"""A giver that waits asks so often whether an item may be lost by now."""
+
 
 def _never(item: object) -> bool:
     del item
@@ -18,13 +21,16 @@ class Handoff(Generic[T]):
 
     Args:
         size: how many items may wait.
-        may_drop: which of them may be lost; when it is full, the oldest of these makes room. If
-            there is none, the giver waits.
+        may_drop: which of them may be lost by now; when it is full, the oldest of these makes room.
+        most: how many may wait where none may be lost yet; then the giver waits. None: ``size``.
     """
 
-    def __init__(self, size: int, may_drop: Callable[[T], bool] = _never) -> None:
+    def __init__(
+        self, size: int, may_drop: Callable[[T], bool] = _never, most: int | None = None
+    ) -> None:
         self._items: deque[T] = deque()
         self._size = size
+        self._most = most or size
         self._may_drop = may_drop
         self._closed = False
         self._changed = threading.Condition()
@@ -79,5 +85,7 @@ class Handoff(Generic[T]):
                 if self._may_drop(waiting):
                     del self._items[i]
                     return waiting
-            self._changed.wait()
+            if len(self._items) < self._most:
+                break
+            self._changed.wait(ASK_AGAIN_S)
         return None

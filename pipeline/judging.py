@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.casework import Case, InView
 from pipeline.rules import Rulebook, vote
-from pipeline.types import Decision, Defect, Detections, Inspection, Verdict
+from pipeline.types import Decision, Detections, Inspection, Verdict
 
 MAX_DEFECTS = 100
 """Defects that are kept of one part, strongest first: a record stays below its 64 KiB."""
@@ -42,25 +42,26 @@ class Judge:
         if given is None and case.doubt is not None:
             given = Decision(Verdict.UNSURE, (case.doubt,))
         kept = [d for d in defects if d.score >= self.rulebook.least_score]
+        said = self.rulebook.decide(defects, len(case.views), size)
         return Inspection(
             part=case.part,
-            decision=given or self.rulebook.decide(defects, len(case.views), size),
+            decision=given or said,
             defects=tuple(kept[:MAX_DEFECTS]),
             views=len(case.views),
             picture=case.picture,
             picture_box=case.picture_box,
-            picture_verdict=self._verdict_of_picture(case, defects, size),
+            picture_verdict=self._verdict_of_picture(case, said, size),
             stamps={"exposed": t_ns},
         )
 
     def _verdict_of_picture(
-        self, case: Case, defects: tuple[Defect, ...], size: tuple[float, float]
+        self, case: Case, of_all: Decision, size: tuple[float, float]
     ) -> Verdict | None:
         """Judge the kept picture alone: it is what can be run again, view by view is not kept."""
         if case.picture_box is None:
             return None
         if len(case.views) == 1:  # the vote over all views is of this one
-            return self.rulebook.decide(defects, 1, size).verdict
+            return of_all.verdict
         found = case.views[case.picture_view]
         return judged_alone(found, self.labels, self.rulebook, len(case.views), size)
 

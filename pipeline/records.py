@@ -88,8 +88,9 @@ def record_of(
 def uuid7(time: datetime) -> UUID:
     """Return a UUID of version 7 (RFC 9562, section 5.7): milliseconds, then random bits."""
     milliseconds = int(time.timestamp() * 1000) & ((1 << 48) - 1)
-    high = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64
-    return UUID(int=high | 0b10 << 62 | secrets.randbits(62))
+    chance = secrets.randbits(74)  # one call of the system
+    high = milliseconds << 80 | 0x7 << 76 | (chance >> 62) << 64
+    return UUID(int=high | 0b10 << 62 | chance & ((1 << 62) - 1))
 
 
 def _latency_ms(stamps: Mapping[str, int]) -> float:

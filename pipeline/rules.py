@@ -120,9 +120,11 @@ def vote(views: Sequence[Detections], labels: Sequence[str]) -> tuple[Defect, ..
         Defects, strongest first. A defect's score is the mean over all views, 0 where a view does
         not show it; its class is the one with the largest sum; its box the mean of its boxes.
     """
-    xyxy = np.concatenate([v.xyxy for v in views] or [Detections.none().xyxy])
-    score = np.concatenate([v.score for v in views] or [Detections.none().score])
-    label = np.concatenate([v.label for v in views] or [Detections.none().label])
+    if not any(map(len, views)):  # as most parts are
+        return ()
+    xyxy = np.concatenate([v.xyxy for v in views])
+    score = np.concatenate([v.score for v in views])
+    label = np.concatenate([v.label for v in views])
     view = np.repeat(np.arange(len(views)), [len(v) for v in views])
     defects = []
     free = np.ones(len(score), bool)

@@ -26,6 +26,9 @@ STOPPED: Mapping[str, Any] = {"ready": False, "state": "stopped"}
 _RECORD = TypeAdapter(Record)
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _FORMATS = {"id": "uuid", "time": "date-time"}
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 EXAMPLE = Record(
     schema=RECORD_SCHEMA,
@@ -79,12 +82,7 @@ def as_dict(record: Record) -> dict[str, Any]:
     Raises:
         StoreError: a value is of the wrong type.
     """
-    rows = {name: _rows(getattr(record, name)) for name in ("defects", "stages_ms")}
-    try:
-        sound = _RECORD.validate_python({**_flat(record), **rows})
-    except ValidationError as error:
-        raise StoreError(f"record {record.id}: {_first(error)}; it cannot be stored") from error
-    return _plain(sound)
+    return _plain(_sound(record))
 
 
 def encode(record: Record) -> bytes:
@@ -96,7 +94,7 @@ def encode(record: Record) -> bytes:
         StoreError: a value is of the wrong type, is not a finite number, or the record is larger
             than 64 KiB.
     """
-    return _bytes(record, as_dict(record))
+    return _bytes(_sound(record))
 
 
 def decode(data: bytes) -> Record:
@@ -107,19 +105,8 @@ def decode(data: bytes) -> Record:
     """
     if len(data) > MAX_BYTES:
         raise ConfigError(f"not a record: {len(data)} bytes are more than {MAX_BYTES}")
-    try:
-        given = json.loads(data, object_pairs_hook=each_once, parse_constant=no_constant)
-        _check_version(given)
-        record = _RECORD.validate_json(data, strict=True)
-        plain = _plain(record)
-        _bytes(record, plain)
-        if given != plain:
-            raise ValueError(f"unknown key {_unknown(given)}")
-    except ValidationError as error:
-        raise ConfigError(f"not a record: {_first(error)}") from error
-    except (ValueError, RecursionError, StoreError) as error:
-        raise ConfigError(f"not a record: {str(error).splitlines()[0]}") from error
-    return record
+    record = _as_encoded(data)
+    return _read(data) if record is None else record
 
 
 def version_of(data: bytes) -> object:
@@ -135,39 +122,88 @@ def sha256(record: Record) -> str:
     return hashlib.sha256(encode(record)).hexdigest()
 
 
-def _rows(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_rows(row) for row in value)
-    return _flat(value) if isinstance(value, DefectRow | Stages) else value
+def _as_encoded(data: bytes) -> Record | None:
+    """Return the record that ``encode`` gives just these bytes for; None if there is none.
+
+    Nearly all that is read was written here: such bytes have no key too many, none twice and none
+    of another type, so that nothing else needs to be looked at.
+    """
+    try:
+        record = _RECORD.validate_json(data, strict=True)
+        same = record.schema == RECORD_SCHEMA and _bytes(record) == data
+    except (ValueError, RecursionError, StoreError):
+        return None
+    return record if same else None
 
 
-def _flat(row: Record | DefectRow | Stages) -> dict[str, Any]:
-    """Do what ``dataclasses.asdict`` does without its deep copies, most of the cost of a record."""
-    return {name: getattr(row, name) for name in row.__slots__}
+def _read(data: bytes) -> Record:
+    """Read a record that another program may have written; errors as ``decode``."""
+    try:
+        given = json.loads(data, object_pairs_hook=each_once, parse_constant=no_constant)
+        _check_version(given)
+        record = _RECORD.validate_json(data, strict=True)
+        _bytes(record)
+        if given != _plain(record):
+            raise ValueError(f"unknown key {_unknown(given)}")
+    except ValidationError as error:
+        raise ConfigError(f"not a record: {_first(error)}") from error
+    except (ValueError, RecursionError, StoreError) as error:
+        raise ConfigError(f"not a record: {str(error).splitlines()[0]}") from error
+    return record
 
 
-def _plain(sound: Record) -> dict[str, Any]:
-    """Return a record whose values are of the right types as JSON values.
+def _sound(record: Record) -> Record:
+    """Return a record whose values are of the right types; errors as ``as_dict``."""
+    try:
+        return _RECORD.validate_python(_flat(record))
+    except ValidationError as error:
+        raise StoreError(f"record {record.id}: {_first(error)}; it cannot be stored") from error
+
+
+def _flat(record: Record) -> dict[str, Any]:
+    """Do what ``dataclasses.asdict`` does without its deep copies, most of the cost of a record.
 
     A key that came later is left out where there is nothing to say: records without it, and the
     hashes over them, stay as they are.
     """
+    flat = _fields(record)
+    flat["defects"] = _rows(record.defects)
+    if record.stages_ms is None:
+        del flat["stages_ms"]
+    else:
+        flat["stages_ms"] = _rows(record.stages_ms)
+    return flat
+
+
+def _rows(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_rows(row) for row in value)
+    return _fields(value) if isinstance(value, DefectRow | Stages) else value
+
+
+def _fields(row: Record | DefectRow | Stages) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}
+
+
+def _plain(sound: Record) -> dict[str, Any]:
+    """Return a record whose values are of the right types as JSON values."""
     plain: dict[str, Any] = _RECORD.dump_python(sound, mode="json")
     if sound.stages_ms is None:
         del plain["stages_ms"]
     return plain
 
 
-def _bytes(record: Record, plain: Mapping[str, Any]) -> bytes:
-    """Write a record, whose JSON values are ``plain``; errors as ``encode``."""
+def _bytes(sound: Record) -> bytes:
+    """Write a record whose values are of the right types; errors as ``encode``."""
     try:
-        data = canonical(plain)
+        # JSON writes tuples as lists, and an enum of texts as its text: no need to convert them.
+        data = canonical(_flat(sound))
     except ValueError as error:
-        raise StoreError(f"record {record.id}: {error}; it cannot be stored") from error
+        raise StoreError(f"record {sound.id}: {error}; it cannot be stored") from error
     if len(data) > MAX_BYTES:
         raise StoreError(
-            f"record {record.id}: {len(data)} bytes are more than {MAX_BYTES}; "
-            f"it names {len(record.defects)} defects: raise the thresholds"
+            f"record {sound.id}: {len(data)} bytes are more than {MAX_BYTES}; "
+            f"it names {len(sound.defects)} defects: raise the thresholds"
         )
     return data
 
@@ -178,14 +214,24 @@ def canonical(value: Mapping[str, Any]) -> bytes:
     Raises:
         ValueError: a number is not finite, or text is not valid Unicode.
     """
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return text.encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def event(record: Record, address: Place) -> dict[str, Any]:
     """Return a record in a CloudEvents 1.0 envelope (structured mode); ``data`` is all of it."""
+    return {"data": as_dict(record), **_envelope(record, address)}
+
+
+def event_bytes(record: Record, address: Place) -> bytes:
+    """Return an event as canonical JSON: ``data``, its first key, is the record as it is hashed.
+
+    Raises:
+        StoreError: as ``encode``.
+    """
+    return b'{"data":' + encode(record) + b"," + canonical(_envelope(record, address))[1:]
+
+
+def _envelope(record: Record, address: Place) -> dict[str, Any]:
     return {
         "specversion": "1.0",
         "id": record.id,
@@ -194,7 +240,6 @@ def event(record: Record, address: Place) -> dict[str, Any]:
         "time": record.time,
         "datacontenttype": "application/json",
         "dataschema": RECORD_URI,
-        "data": as_dict(record),
     }
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pipeline.cameras import Camera
 from pipeline.casework import InView
-from pipeline.clock import Clock
+from pipeline.clock import NS_PER_MS, Clock
 from pipeline.dispatch import Dispatch, Waits
 from pipeline.errors import CameraError, LineguardError
 from pipeline.handoff import Handoff
@@ -34,7 +34,11 @@ log = logging.getLogger(__name__)
 SETTLE_S = 0.002
 """So often a verdict that is due is asked for while no frame comes."""
 
-FRAMES_WAITING = 4
+FRAMES_WAITING, FRAMES_MOST = 4, 32
+FRAME_WAITS_NS = 100 * NS_PER_MS
+"""Of more than FRAMES_WAITING, a live camera's oldest frame is dropped once it has waited so long.
+At 200 parts a second four frames are 20 ms, and a scheduler leaves a thread alone that long."""
+
 REOPEN_FIRST_S, REOPEN_MOST_S = 0.1, 1.0
 WATCH_S = 0.05
 TOO_SLOW = "inspection too slow"
@@ -117,8 +121,9 @@ class Station:
         self._watch = watch or Watch()
         self._self_tests = 1  # the one before the start
         self._books = threading.Lock()
+        self._first_seq: int | None = None
         self._frames: Handoff[Frame | Gap | SelfTest] = Handoff(
-            FRAMES_WAITING, lambda item: camera.live and isinstance(item, Frame)
+            FRAMES_WAITING, self._may_be_lost, FRAMES_MOST
         )
         self._stopping = threading.Event()
         self._readiness = Readiness(
@@ -272,12 +277,23 @@ class Station:
 
     def _take(self, frame: Frame, last_seq: int | None) -> int:
         self.tally.captured += 1
-        if last_seq is not None:
+        if last_seq is None:
+            self._first_seq = frame.seq
+        else:
             self.tally.lost_exposures += max(frame.seq - last_seq - 1, 0)
         self._lookout.frame_came()
         self._offer(frame)
         self._readiness.seen()
         return frame.seq
+
+    def _may_be_lost(self, item: Frame | Gap | SelfTest) -> bool:
+        """Tell whether an item that waits may make room for a newer one.
+
+        The first frame may not: only from its number on is it known which parts were not seen.
+        """
+        if not (self._camera.live and isinstance(item, Frame)) or item.seq == self._first_seq:
+            return False
+        return self._clock.now_ns() - item.t_ns > FRAME_WAITS_NS
 
     def _offer(self, item: Frame | Gap | SelfTest) -> None:
         dropped = self._frames.put(item)

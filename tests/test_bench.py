@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -24,7 +25,7 @@ from pipeline.bench.page import rows_of, write_page
 from pipeline.bench.pictures import boards, in_memory
 from pipeline.bench.plot import bars, curves
 from pipeline.bench.variant import Variant, open_bare, read_variant, scripted_twin
-from pipeline.bench.work import Loop, Work, usual_station
+from pipeline.bench.work import Asked, Loop, Work, usual_station
 from pipeline.bench.worker import Worker
 from pipeline.chaos.line import DECODER
 from pipeline.cli.main import app
@@ -74,6 +75,10 @@ def work(tmp_path: Path, scripted: Variant) -> Work:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     return Work((scripted,), scratch, tmp_path / "kept", quick=True, clip_frames=6)
+
+
+def asking(work: Work, **asked: Any) -> Work:
+    return replace(work, asked=Asked(**asked))
 
 
 def needs_a_broker() -> None:
@@ -250,7 +255,7 @@ def at(figures: Any, path: str) -> Any:
 @pytest.mark.parametrize("name", SECTION_KEYS)
 def test_a_section_measures_and_says_what_it_found(name: str, work: Work, tmp_path: Path) -> None:
     needs_a_broker()
-    small = work.with_options(parts=6, parts_per_min=6000.0, records=1500)
+    small = asking(work, parts=6, parts_per_min=6000.0, records=1500)
     results = sections.measured(name, small, {})
     figures = results["sections"][name]["figures"]
     for path in SECTION_KEYS[name]:
@@ -262,13 +267,15 @@ def test_a_section_measures_and_says_what_it_found(name: str, work: Work, tmp_pa
 
 def test_the_pace_counts_every_part_and_every_arrival(work: Work) -> None:
     needs_a_broker()
-    figures = sections.SECTIONS["paced"].measure(work.with_options(parts=6, parts_per_min=6000.0))
+    figures = sections.SECTIONS["paced"].measure(asking(work, parts=6, parts_per_min=6000.0))
     turn = figures["pace"]
     assert turn["parts"] == turn["recorded"] == turn["heard"] == 6
     assert figures["chained_records"] == 6 + figures["beside_a_hog"]["parts"] + 4
     assert re.fullmatch(
-        r"6000 parts/min, p99 [\d.]+ ms, p99.9 [\d.]+ ms, \d lost over 6", figures["certificate"]
+        r"6000 parts/min, p99 [\d.]+ ms, p99.9 [\d.]+ ms, \d lost over 6, 0 without a verdict",
+        figures["certificate"],
     )
+    assert turn["silent"] == 0
 
 
 def test_two_configurations_are_compared_in_turns(work: Work, scripted: Variant) -> None:
@@ -285,7 +292,7 @@ def test_stations_are_spread_evenly_over_the_cores() -> None:
 
 
 def test_the_ledger_is_as_long_as_it_was_asked_to_be(work: Work) -> None:
-    figures = sections.SECTIONS["ledger"].measure(work.with_options(records=5000))
+    figures = sections.SECTIONS["ledger"].measure(asking(work, records=5000))
     assert [size["records"] for size in figures["sizes"]] == [1000, 3000, 5000]
 
 
@@ -375,7 +382,7 @@ def test_results_that_are_none_are_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_a_peer_that_is_not_installed_says_the_command_that_mends_it(work: Work) -> None:
     needs_a_broker()
-    asked = work.with_options(peer=("ultralytics_pt",), ours="scripted", weights=Path("w.pt"))
+    asked = asking(work, peer=("ultralytics_pt",), ours="scripted", weights=Path("w.pt"))
     found = peers.peers(asked)["peers"]["ultralytics_pt"]
     assert found["skipped"].startswith(("not installed: python3 -m venv ENV", "no H.264 clip"))
 

@@ -13,10 +13,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from rich.console import Console
 
 from pipeline.cli.bundles import is_permissive
-from pipeline.cli.output import teller
+from pipeline.cli.lines import said_while_running
 from pipeline.schema import EXAMPLE
 from tests import tiny
 from tests.conftest import REPOSITORY
@@ -208,7 +207,7 @@ def test_bench_compares_two_ways_to_run_the_station_and_keeps_what_it_found(
 
 def test_a_record_is_one_line_of_a_log_however_long(capsys: pytest.CaptureFixture[str]) -> None:
     record = replace(EXAMPLE, reasons=("open [0.93] at (211, 80)" * 5, "second", "third"))
-    teller(Console(width=80))(record)
+    said_while_running(None).tell(record)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"part {record.part:>4}  FAIL        38 ms  open [0.93] at")
     assert line.endswith("; second (+1)")

@@ -58,6 +58,11 @@ def test_a_station_does_not_wait_for_what_other_commands_need() -> None:
     assert loaded("pipeline.cli.run", tuple(f"pipeline.{name}" for name in others)) == ""
 
 
+def test_a_service_loads_neither_colours_nor_a_web_server() -> None:
+    modules = "pipeline.cli.lines, pipeline.monitor.health, pipeline.assembly"
+    assert loaded(modules, ("rich", "http.server", "prometheus_client")) == ""
+
+
 def test_the_layers_hold() -> None:
     program = Path(sys.executable).parent / "lint-imports"
     if not program.exists():

@@ -17,8 +17,9 @@ import yaml
 from pipeline.clock import NS_PER_S, ManualClock
 from pipeline.errors import ConfigError
 from pipeline.monitor.figures import STATES, Beat, LatencyCount, Snapshot
-from pipeline.monitor.health import MAX_CONNECTIONS, STALE_S, Health
+from pipeline.monitor.health import STALE_S, Health
 from pipeline.monitor.metrics import HISTOGRAM, METRICS, Exposition
+from pipeline.monitor.probes import MAX_CONNECTIONS
 from pipeline.monitor.shifts import TimesOfDay
 from pipeline.monitor.systemd import Notifier
 from tests.conftest import REPOSITORY

@@ -166,6 +166,17 @@ def test_an_event_carries_the_whole_record() -> None:
     assert schema.decode(schema.canonical(event["data"])) == EXAMPLE
 
 
+@pytest.mark.parametrize("record", [EXAMPLE, replace(EXAMPLE, stages_ms=None, reasons=("Löcher",))])
+def test_an_event_is_written_as_canonical_json_around_the_record(record: Record) -> None:
+    written = schema.event_bytes(record, ADDRESS)
+    assert written == schema.canonical(schema.event(record, ADDRESS))
+    assert schema.encode(record) in written
+
+
+def test_a_record_that_is_written_otherwise_is_the_same_record() -> None:
+    assert schema.decode(changed()) == EXAMPLE
+
+
 def test_a_receiver_can_compute_the_hash_from_the_event() -> None:
     received = json.loads(json.dumps(schema.event(EXAMPLE, ADDRESS), indent=1))
     text = json.dumps(received["data"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -30,12 +30,23 @@ from pipeline.publishers.file import FilePublisher
 from pipeline.recipe import Recipe
 from pipeline.records import Identity, Link, StoredPicture
 from pipeline.rules import Rulebook
-from pipeline.station import FRAMES_WAITING, Station, Tally
+from pipeline.station import FRAMES_MOST, FRAMES_WAITING, Station, Tally
 from pipeline.store import Ledger, Outbox, read_records
+from pipeline.triggers import Trigger
+from pipeline.triggers.every_frame import EveryFrame
 from pipeline.triggers.presence import Options, Presence
 from pipeline.types import Image, Inspection, Record, Verdict
 from pipeline.watch import Watch
-from tests.doubles import LIMIT_S, Belt, Lose, ScriptedCamera, SpotDetector, Step, until
+from tests.doubles import (
+    LIMIT_S,
+    Belt,
+    Lose,
+    ScriptedCamera,
+    SpotDetector,
+    Step,
+    manual_clock,
+    until,
+)
 
 HASH = "0" * 64
 IDENTITY = Identity("aoi-1", "run-1", "scripted", "any", "tiny 1", HASH, HASH, HASH, "spot/test")
@@ -153,6 +164,7 @@ class Line:
     clock: Clock = field(default_factory=SystemClock)
     run_id: str = "run-1"
     watch: Watch = field(default_factory=Watch)
+    trigger: Trigger = field(default_factory=lambda: Presence(Options()))
     said: Any = None
 
     def __post_init__(self) -> None:
@@ -162,7 +174,7 @@ class Line:
         self.station = Station(
             camera=self.camera,
             inspector=Inspector(
-                Presence(Options()),
+                self.trigger,
                 self.detector,
                 rules,
                 now_ns=self.clock.now_ns,
@@ -336,13 +348,54 @@ def test_a_slow_inspection_drops_the_oldest_frames_of_a_live_camera(tmp_path: Pa
         assert given.wait(LIMIT_S)
 
     belt = Belt(parts=1)
-    pictures = [belt.picture(0), *(belt.picture(100 + i) for i in range(30))]
+    count = FRAMES_MOST + 30
+    pictures = [belt.picture(0), *(belt.picture(100 + i) for i in range(count))]
     camera = ScriptedCamera([*pictures, given.set], live=True)
     line = Line(tmp_path, camera, SpotDetector(before=wait_for_the_camera))
     tally = line.run()
-    assert tally.captured == 31
-    assert tally.dropped["inspection too slow"] >= 31 - 2 - FRAMES_WAITING - 1
+    assert tally.captured == 1 + count
+    assert tally.dropped["inspection too slow"] >= 1 + count - 2 - FRAMES_MOST - 1
     assert len(line.records) == 1
+
+
+def test_every_exposure_of_a_camera_that_parts_trigger_has_a_verdict(tmp_path: Path) -> None:
+    """Also those that came, and had to make room, before the first one was looked at."""
+    given = threading.Event()
+
+    def wait_for_the_camera() -> None:
+        assert given.wait(LIMIT_S)
+
+    count = 2 * FRAMES_MOST
+    camera = ScriptedCamera([*[PASSING[0]] * count, given.set], live=True)
+    watch = Watch(self_test=wait_for_the_camera)
+    line = Line(tmp_path, camera, watch=watch, trigger=EveryFrame())
+    line.station.request_self_test()
+    tally = line.run()
+    dropped = tally.dropped["inspection too slow"]
+    assert dropped >= count - FRAMES_MOST - 1
+    assert [r.first_frame for r in line.records] == list(range(count))
+    unseen = [r for r in line.records if r.verdict is UNSURE]
+    assert {r.reasons for r in unseen} == {("its exposure was lost before it was looked at",)}
+    assert len(unseen) == dropped
+
+
+def test_frames_that_have_just_come_are_not_dropped(tmp_path: Path) -> None:
+    given = threading.Event()
+
+    def wait_for_the_camera() -> None:
+        assert given.wait(LIMIT_S)
+
+    camera = ScriptedCamera([*[PASSING[0]] * FRAMES_MOST, given.set], live=True)
+    line = Line(
+        tmp_path,
+        camera,
+        watch=Watch(self_test=wait_for_the_camera),
+        trigger=EveryFrame(),
+        clock=manual_clock(),  # no time passes
+    )
+    line.station.request_self_test()
+    assert line.run().dropped == {}
+    assert verdicts(line.records) == [PASS] * FRAMES_MOST
 
 
 def test_a_recording_waits_for_a_slow_inspection(tmp_path: Path) -> None:
@@ -385,7 +438,7 @@ def test_a_gap_is_not_lost_when_frames_are(tmp_path: Path) -> None:
 
     belt = Belt(parts=1)
     before = [belt.picture(0), belt.picture(100)]
-    after = [belt.picture(110 + 5 * i) for i in range(4 * FRAMES_WAITING)]
+    after = [belt.picture(110 + 5 * i) for i in range(2 * FRAMES_MOST)]
     script: list[Step] = [*before, CameraError("gone"), *after, given.set]
     line = Line(
         tmp_path,

@@ -11,7 +11,7 @@ from pipeline.vision.crop import window_at
 from pipeline.vision.decode import MAX_CANDIDATES, decoder
 from pipeline.vision.draw import Mark, annotate, marks_of, marks_of_defects
 from pipeline.vision.geometry import areas, centred_in, iou
-from pipeline.vision.letterbox import GREY, Letterbox
+from pipeline.vision.letterbox import GREY, Letterbox, Placement
 
 
 def boxes(*rows: tuple[float, ...]) -> Any:
@@ -71,11 +71,25 @@ def test_where_a_picture_lands(
 def test_the_buffer_is_reused_and_holds_no_trace_of_the_picture_before() -> None:
     box, fresh = Letterbox(40, 60), Letterbox(40, 60)
     memory = box.tensor.ctypes.data
-    for size in [(40, 60), (10, 12), (80, 20), (10, 12), (12, 10)]:
+    for size in [(40, 60), (10, 12), (80, 20), (10, 12), (40, 60), (12, 10)]:
         box.window(plain(*size, value=200))
     fresh.window(plain(12, 10, value=200))
     np.testing.assert_array_equal(box.tensor, fresh.tensor)
     assert (box.tensor.ctypes.data, box.tensor.flags["C_CONTIGUOUS"]) == (memory, True)
+
+
+@pytest.mark.parametrize("how", ["fit", "window"])
+def test_a_picture_that_is_an_input_as_it_is_is_not_copied(how: str) -> None:
+    box, picture = Letterbox(40, 60), plain(40, 60, value=200)
+    placement = getattr(box, how)(picture)
+    assert box.tensor.shape == (1, 40, 60, 3)
+    assert np.shares_memory(box.tensor, picture)
+    assert placement == Placement(1.0, 1.0, 0, 0, 60, 40)
+    box.window(np.tile(picture, (1, 2, 1))[:, 60:])  # its rows lie apart
+    assert (box.tensor == 200).all()
+    assert not np.shares_memory(box.tensor, picture)
+    box.window(plain(10, 10))
+    assert (picture == 200).all()
 
 
 @pytest.mark.parametrize("how", ["fit", "window"])

@@ -40,9 +40,9 @@ def density(work: Work) -> dict[str, Any]:
         cameras ``lost``, ``p99_ms`` (of the worst camera), ``unfair`` (how far the slowest median
         lies above the fastest, a share), ``cpu_share`` of all cores; ``runtime``.
     """
-    fps = float(work.options.get("fps") or FPS)
-    deadline_ms = float(work.options.get("deadline_ms") or DEADLINE_MS)
-    most = int(work.options.get("cameras") or (2 if work.quick else MOST))
+    fps = work.asked.fps or FPS
+    deadline_ms = work.asked.deadline_ms or DEADLINE_MS
+    most = work.asked.cameras or (2 if work.quick else MOST)
     steps: list[dict[str, Any]] = []
     with broker(work.scratch) as by, bare_of(work.variant) as bare:
         pictures = work.scratch / "lane.npy"

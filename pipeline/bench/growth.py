@@ -43,7 +43,7 @@ def growth(work: Work) -> dict[str, Any]:
         ``newest_ms`` (50 of them), and, up to 100,000, of the dashboard's own index
         ``fold_per_s``, ``search_ms``, ``trend_ms``, ``counts_ms``.
     """
-    most = int(work.options.get("records") or 0)
+    most = work.asked.records or 0
     sizes = [s for s in (QUICK_SIZES if work.quick else SIZES) if not most or s <= most]
     sizes += [most] if most and most not in sizes else []
     store = work.folder("growth")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class Paced:
 
     Attributes:
         given: exposures.
-        lost: of them, those that the station was too slow for.
+        lost: of them, those that the station was too slow to look at; it rejects them as UNSURE.
+        silent: of all, those that have no verdict, or more than one: there must be none.
         recorded: decisions in the ledger.
         latency_ms: from the exposure until the verdict is in the ledger and the gate has it.
         decided_ns: monotonic time of that moment, by id of the record.
@@ -41,6 +43,7 @@ class Paced:
 
     given: int
     lost: int
+    silent: int
     recorded: int
     latency_ms: tuple[float, ...]
     decided_ns: Mapping[str, int]
@@ -111,9 +114,11 @@ class MeasuredLine:
         self._await_delivery()
         rows = list(zip(self.records[first:], self._recorded_ns[first:], strict=True))
         exposed = self._camera.exposed_ns
+        given, judged = range(shown, len(exposed)), Counter(r.first_frame for r, _ in rows)
         return Paced(
-            given=len(exposed) - shown,
+            given=len(given),
             lost=self._lost() - lost,
+            silent=sum(judged[seq] != 1 for seq in given),
             recorded=len(rows),
             latency_ms=tuple((t - exposed[r.first_frame]) / NS_PER_MS for r, t in rows),
             decided_ns={r.id: t for r, t in rows},

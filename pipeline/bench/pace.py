@@ -35,11 +35,12 @@ def paced(work: Work) -> dict[str, Any]:
 
     Returns:
         ``pace`` and ``beside_a_hog``, each with ``latency_ms`` and ``to_subscriber_ms`` (p50, p99,
-        p999, max), ``parts``, ``lost``, ``cpu_ms_per_part``; ``inference_ms`` (median of the bare
-        runtime, before and after), ``p99_over_inference``; ``certificate``: one line; ``runtime``.
+        p999, max), ``parts``, ``lost`` (rejected unseen), ``silent`` (without a verdict),
+        ``cpu_ms_per_part``; ``inference_ms`` (median of the bare runtime, before and after),
+        ``p99_over_inference``; ``certificate``: one line; ``runtime``.
     """
-    per_min = float(work.options.get("parts_per_min") or PARTS_PER_MIN)
-    count = int(work.options.get("parts") or (QUICK_PARTS if work.quick else PARTS))
+    per_min = work.asked.parts_per_min or PARTS_PER_MIN
+    count = work.asked.parts or (QUICK_PARTS if work.quick else PARTS)
     hogged = min(count, QUICK_PARTS if work.quick else HOGGED_PARTS)
     with (
         broker(work.scratch) as by,
@@ -83,8 +84,8 @@ def burst(work: Work) -> dict[str, Any]:
     Returns:
         As ``pace`` of ``paced``, and ``certificate``, ``chained_records``.
     """
-    per_min = float(work.options.get("parts_per_min") or BURST_PER_MIN)
-    count = int(work.options.get("parts") or (QUICK_PARTS if work.quick else BURST_PARTS))
+    per_min = work.asked.parts_per_min or BURST_PER_MIN
+    count = work.asked.parts or (QUICK_PARTS if work.quick else BURST_PARTS)
     with broker(work.scratch) as by, _listening(work, by.port) as file:
         with bare_of(work.variant) as real:
             variant = scripted_twin(real, boards(real.side), work.folder("twin"))
@@ -110,7 +111,7 @@ def certificate(taken: Paced, figures: Mapping[str, Any], per_min: float) -> str
     latency = figures["latency_ms"]
     return (
         f"{per_min:.0f} parts/min, p99 {latency['p99']:.1f} ms, p99.9 {latency['p999']:.1f} ms, "
-        f"{taken.lost} lost over {taken.given:,}"
+        f"{taken.lost} lost over {taken.given:,}, {taken.silent} without a verdict"
     )
 
 
@@ -124,6 +125,7 @@ def _turn(work: Work, line: MeasuredLine, count: int, per_min: float) -> Paced:
     return Paced(
         given=sum(t.given for t in taken),
         lost=sum(t.lost for t in taken),
+        silent=sum(t.silent for t in taken),
         recorded=sum(t.recorded for t in taken),
         latency_ms=tuple(v for t in taken for v in t.latency_ms),
         decided_ns={k: v for t in taken for k, v in t.decided_ns.items()},
@@ -136,6 +138,7 @@ def _figures(taken: Paced, heard: Mapping[str, float]) -> dict[str, Any]:
         "parts": taken.given,
         "recorded": taken.recorded,
         "lost": taken.lost,
+        "silent": taken.silent,
         "heard": len(heard),
         "latency_ms": percentiles(taken.latency_ms),
         "to_subscriber_ms": percentiles(list(heard.values())),

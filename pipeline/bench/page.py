@@ -42,7 +42,8 @@ _TITLES = {
     "paced": (
         "Trigger to verdict",
         "From the moment at which the exposure was due until the record is on the disk and the "
-        "gate has its command. `to subscriber`: from there to a subscriber in another process.",
+        "gate has its command. `to subscriber`: from there to a subscriber in another process. "
+        "`lost`: not looked at, because the station was too slow; each is rejected as UNSURE.",
     ),
     "burst": (
         "Trigger to verdict of very many parts",

@@ -56,9 +56,8 @@ def parts(work: Work) -> dict[str, Any]:
 
 def line_clip(work: Work) -> Path:
     """Return the clip that was named, else the shared one of boards on a belt, else a drawn one."""
-    named = work.options.get("clip")
-    if named is not None:
-        return Path(named)
+    if work.asked.clip is not None:
+        return work.asked.clip
     folder = os.environ.get("LINEGUARD_DATA")
     file = Path(folder or Path(__file__).resolve().parents[2].parent / "shared" / "data") / CLIP
     return file if file.exists() else clip(work.kept, *DRAWN, frames=600)

@@ -10,9 +10,10 @@ import os
 import subprocess
 import sys
 import venv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,18 @@ def peers(work: Work) -> dict[str, Any]:
         ``cpu_ms`` per frame of both, ``cpu_ms_per_part`` on the clip of a line, every frame of
         which the peer looks at, ``versions``; or ``skipped``, why and what mends it.
     """
-    wanted = work.options.get("peer") or tuple(PEERS)
+    wanted = work.asked.peer or tuple(PEERS)
     found: dict[str, Any] = {}
+
+    @cache
+    def parts_on_line() -> int:
+        with broker(work.folder("count")) as by:
+            return part_costs.replayed(work, part_costs.line_clip(work), by)[0].count
+
     for number, name in enumerate(wanted):
         work.note(name)
         try:
-            found[name] = _beside(work, name)
+            found[name] = _beside(work, name, parts_on_line)
         except LineguardError as error:
             found[name] = {"skipped": str(error)}
         work.progress(number + 1, len(wanted))
@@ -97,9 +104,9 @@ def _python(work: Work, name: str) -> str:
     """
     if not name:
         return sys.executable
-    given = work.options.get("environments", {}).get(name)
-    if given is None and work.options.get("make_envs"):
-        given = _made(work, name)
+    given = work.asked.environments.get(name)
+    if given is None and work.asked.make_envs:
+        given = str(_made(work, name))
     if given is None:
         raise LineguardError(
             f"not installed: python3 -m venv ENV; ENV/bin/pip install -c {CONSTRAINTS} "
@@ -135,9 +142,9 @@ def _made(work: Work, name: str) -> Path:
     return folder
 
 
-def _beside(work: Work, name: str) -> dict[str, Any]:
+def _beside(work: Work, name: str, parts_on_line: Callable[[], int]) -> dict[str, Any]:
     peer = PEERS[name]
-    ours = read_variant(work.options.get("ours") or peer.ours, work.variant.bundle)
+    ours = read_variant(work.asked.ours or peer.ours, work.variant.bundle)
     frames = QUICK_FRAMES if work.quick else FRAMES
     film = clip(work.kept, *SIDES, frames=frames)
     with ExitStack() as stack:
@@ -155,7 +162,7 @@ def _beside(work: Work, name: str) -> dict[str, Any]:
             work.rounds,
             lambda *_: None,
         )
-        per_part = _per_part(work, theirs, QUICK_FRAMES if work.quick else LINE_FRAMES)
+        per_part = _per_part(work, theirs, parts_on_line())
     return {
         "fps_ratio": ratio([r.per_s for r in us], [r.per_s for r in them]).as_dict(),
         "cpu_ratio": ratio([r.cpu_ms for r in them], [r.cpu_ms for r in us]).as_dict(),
@@ -180,7 +187,7 @@ def _turn(theirs: Worker, film: Path, frames: int) -> Round:
     return Round(answer["frames"], answer["seconds"], answer["cpu_s"])
 
 
-def _per_part(work: Work, theirs: Worker, frames: int) -> dict[str, Any]:
+def _per_part(work: Work, theirs: Worker, parts: int) -> dict[str, Any]:
     """Return a peer's CPU time per part of the line's clip, of which it sees every frame.
 
     Measured on its first frames, and multiplied: a frame costs a peer the same with and without a
@@ -190,7 +197,7 @@ def _per_part(work: Work, theirs: Worker, frames: int) -> dict[str, Any]:
     capture = cv2.VideoCapture(str(film))
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()
-    parts = int(work.options.get("parts_on_clip") or 24)
+    frames = QUICK_FRAMES if work.quick else LINE_FRAMES
     taken = [_turn(theirs, film, frames).cpu_ms for _ in range(work.rounds)]
     return spread([ms * total / parts for ms in taken], 1).as_dict()
 
@@ -217,11 +224,11 @@ def _model(work: Work, peer: Peer, ours: Path) -> Path:
     """
     if peer.model.startswith("ours"):
         return ours
-    weights = work.options.get("weights")
+    weights = work.asked.weights
     if weights is None:
         raise LineguardError("no weights: name the bundle's checkpoint with --weights FILE.pt")
     if peer.model == "pt":
-        return Path(weights)
+        return weights
     kept = work.kept / f"peer-{peer.model}.path"
     if not kept.exists():
         python = _python(work, "ultralytics")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +15,35 @@ from pipeline.bench.pictures import BOARDS, CLIP_FRAMES, REJECTS, boards
 from pipeline.bench.variant import Bare, Variant, open_bare, recipe_that_rejects, station_file
 from pipeline.runtimes import Runtime
 from pipeline.vision.letterbox import Letterbox
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of single sections; where it is None they take numbers of their own.
+
+    Attributes:
+        parts, parts_per_min: of ``paced`` and ``burst``.
+        cameras: of ``density``, at most; each gives ``fps``, within ``deadline_ms``.
+        records: up to so many in ``ledger``.
+        clip: of a line, for ``parts``.
+        peer: names of the other programs; none asks for all.
+        weights: the bundle's checkpoint, which they are given.
+        ours: how the station runs beside them.
+        environments: of theirs, by name; ``make_envs`` makes those that are not named.
+    """
+
+    parts: int | None = None
+    parts_per_min: float | None = None
+    cameras: int | None = None
+    fps: float | None = None
+    deadline_ms: float | None = None
+    records: int | None = None
+    clip: Path | None = None
+    peer: tuple[str, ...] = ()
+    weights: Path | None = None
+    ours: str | None = None
+    environments: Mapping[str, str] = field(default_factory=dict)
+    make_envs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +59,7 @@ class Work:
         clip_frames: of the clips that are drawn and encoded.
         progress: told (done, total) of the section at work.
         note: told what the section does now.
-        options: further numbers of the command line, by name.
+        asked: what is asked of single sections.
     """
 
     variants: tuple[Variant, ...]
@@ -41,7 +70,7 @@ class Work:
     clip_frames: int = CLIP_FRAMES
     progress: Progress = lambda done, total: None
     note: Callable[[str], None] = lambda said: None
-    options: dict[str, Any] = field(default_factory=dict)
+    asked: Asked = Asked()
 
     @property
     def variant(self) -> Variant:
@@ -64,10 +93,6 @@ class Work:
     def told(self, progress: Progress, note: Callable[[str], None]) -> Work:
         """Return the same work with somebody to tell."""
         return replace(self, progress=progress, note=note)
-
-    def with_options(self, **options: Any) -> Work:
-        """Return the same work with further numbers."""
-        return replace(self, options={**self.options, **options})
 
     def folder(self, name: str) -> Path:
         """Return a new folder below ``scratch``."""

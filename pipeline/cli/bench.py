@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,98 +19,102 @@ from pipeline.shipped import shipped
 
 if TYPE_CHECKING:
     from pipeline.bench.sections import Results
+    from pipeline.bench.variant import Variant
     from pipeline.bench.work import Work
 
 BUNDLE = "models/boards-n"
 NAMES = "stages, e2e, paced, burst, start, density, parts, ledger, against, peers"
-WITH_NUMBERS = "Numbers"
-WITH_PEERS = "Other programs"
+NUMBERS, PEERS = "Numbers", "Other programs"
+
+Bundles = Annotated[
+    list[Path] | None,
+    typer.Option(help="Folder of a bundle; more of other input sizes. Default: boards-n."),
+]
+Runtime = Annotated[
+    str, typer.Option(help="KIND[:KEY=VALUE,...], e.g. openvino:precision=bf16,parts.views=3.")
+]
+Against = Annotated[str | None, typer.Option(help="Compare with this one, in turns: as --runtime.")]
+Only = Annotated[list[str] | None, typer.Option(help=f"Only this section: {NAMES}.")]
+Quick = Annotated[bool, typer.Option(help="Below half a minute a section; says less.")]
+Measure = Annotated[
+    bool, typer.Option("--measure/--no-measure", help="Or say what was measured before.")
+]
+Kept = Annotated[
+    Path, typer.Option(help="Clips and results stay here; a later run goes on from them.")
+]
+Write = Annotated[
+    Path | None, typer.Option(help="Write the page with its plots, e.g. docs/performance.md.")
+]
+Parts = Annotated[
+    int | None, typer.Option(min=1, help="paced, burst: so many parts.", rich_help_panel=NUMBERS)
+]
+PartsPerMin = Annotated[
+    float | None,
+    typer.Option(min=1, help="paced: default 600; burst: 12,000.", rich_help_panel=NUMBERS),
+]
+Cameras = Annotated[
+    int | None, typer.Option(min=1, help="density: at most.", rich_help_panel=NUMBERS)
+]
+Fps = Annotated[
+    float | None,
+    typer.Option(min=0.1, help="density: of each camera; 10.", rich_help_panel=NUMBERS),
+]
+DeadlineMs = Annotated[
+    float | None, typer.Option(min=1, help="density: default 500.", rich_help_panel=NUMBERS)
+]
+Records = Annotated[
+    int | None,
+    typer.Option(
+        min=1000, help="ledger: up to so many; 10,000,000 take 20 GB.", rich_help_panel=NUMBERS
+    ),
+]
+Clip = Annotated[Path | None, typer.Option(help="parts: clip of a line.", rich_help_panel=NUMBERS)]
+WithPeers = Annotated[
+    bool, typer.Option("--peers", help="Measure other programs, too.", rich_help_panel=PEERS)
+]
+Peer = Annotated[list[str] | None, typer.Option(help="Only this one.", rich_help_panel=PEERS)]
+PeerEnvironments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--peer-env",
+        help="NAME=PATH of its environment: ultralytics, roboflow.",
+        rich_help_panel=PEERS,
+    ),
+]
+MakeEnvironments = Annotated[
+    bool,
+    typer.Option("--make-peer-envs", help="Make those not named, with pip.", rich_help_panel=PEERS),
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="Checkpoint (.pt) of the bundle.", rich_help_panel=PEERS)
+]
+Ours = Annotated[
+    str | None, typer.Option(help="How the station runs beside them.", rich_help_panel=PEERS)
+]
 
 
 def bench(
-    bundle: Annotated[
-        list[Path] | None,
-        typer.Option(help="Folder of a bundle; more of other input sizes. Default: boards-n."),
-    ] = None,
-    runtime: Annotated[
-        str,
-        typer.Option(help="KIND[:KEY=VALUE,...], e.g. openvino:precision=bf16,parts.views=3."),
-    ] = "onnx",
-    against: Annotated[
-        str | None, typer.Option(help="Compare with this one, in turns: as --runtime.")
-    ] = None,
-    only: Annotated[list[str] | None, typer.Option(help=f"Only this section: {NAMES}.")] = None,
-    quick: Annotated[bool, typer.Option(help="Below half a minute a section; says less.")] = False,
-    measure: Annotated[
-        bool, typer.Option("--measure/--no-measure", help="Or say what was measured before.")
-    ] = True,
-    kept: Annotated[
-        Path, typer.Option(help="Clips and results stay here; a later run goes on from them.")
-    ] = Path("runs/bench"),
-    write: Annotated[
-        Path | None, typer.Option(help="Write the page with its plots, e.g. docs/performance.md.")
-    ] = None,
-    parts: Annotated[
-        int | None,
-        typer.Option(min=1, help="paced, burst: so many parts.", rich_help_panel=WITH_NUMBERS),
-    ] = None,
-    parts_per_min: Annotated[
-        float | None,
-        typer.Option(
-            min=1, help="paced: default 600; burst: 12,000.", rich_help_panel=WITH_NUMBERS
-        ),
-    ] = None,
-    cameras: Annotated[
-        int | None,
-        typer.Option(min=1, help="density: at most.", rich_help_panel=WITH_NUMBERS),
-    ] = None,
-    fps: Annotated[
-        float | None,
-        typer.Option(min=0.1, help="density: of each camera; 10.", rich_help_panel=WITH_NUMBERS),
-    ] = None,
-    deadline_ms: Annotated[
-        float | None,
-        typer.Option(min=1, help="density: default 500.", rich_help_panel=WITH_NUMBERS),
-    ] = None,
-    records: Annotated[
-        int | None,
-        typer.Option(
-            min=1000,
-            help="ledger: up to so many; 10,000,000 take 20 GB.",
-            rich_help_panel=WITH_NUMBERS,
-        ),
-    ] = None,
-    clip: Annotated[
-        Path | None,
-        typer.Option(help="parts: clip of a line.", rich_help_panel=WITH_NUMBERS),
-    ] = None,
-    peers: Annotated[
-        bool,
-        typer.Option("--peers", help="Measure other programs, too.", rich_help_panel=WITH_PEERS),
-    ] = False,
-    peer: Annotated[
-        list[str] | None, typer.Option(help="Only this one.", rich_help_panel=WITH_PEERS)
-    ] = None,
-    peer_env: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME=PATH of its environment: ultralytics, roboflow.", rich_help_panel=WITH_PEERS
-        ),
-    ] = None,
-    make_envs: Annotated[
-        bool,
-        typer.Option(
-            "--make-peer-envs", help="Make those not named, with pip.", rich_help_panel=WITH_PEERS
-        ),
-    ] = False,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="Checkpoint (.pt) of the bundle.", rich_help_panel=WITH_PEERS),
-    ] = None,
-    ours: Annotated[
-        str | None,
-        typer.Option(help="How the station runs beside them.", rich_help_panel=WITH_PEERS),
-    ] = None,
+    bundle: Bundles = None,
+    runtime: Runtime = "onnx",
+    against: Against = None,
+    only: Only = None,
+    quick: Quick = False,
+    measure: Measure = True,
+    kept: Kept = Path("runs/bench"),
+    write: Write = None,
+    parts: Parts = None,
+    parts_per_min: PartsPerMin = None,
+    cameras: Cameras = None,
+    fps: Fps = None,
+    deadline_ms: DeadlineMs = None,
+    records: Records = None,
+    clip: Clip = None,
+    peers: WithPeers = False,
+    peer: Peer = None,
+    peer_env: PeerEnvironments = None,
+    make_envs: MakeEnvironments = False,
+    weights: Weights = None,
+    ours: Ours = None,
     json: JsonFile = None,
 ) -> None:
     """Measure the whole station: rules, ledger, pictures, gate and broker are always in it.
@@ -119,41 +124,60 @@ def bench(
     --only NAME measures a section again and keeps the others. JSON keys: docs/commands.md.
     """
     # Loaded here: what is measured must not make every other command start later.
-    from pipeline.bench import sections
+    from pipeline.bench import sections, work
     from pipeline.bench.page import write_page
-    from pipeline.bench.variant import read_variant
-    from pipeline.bench.work import Work
 
-    bundles = bundle or [shipped(BUNDLE)]
-    options = {
-        "parts": parts, "parts_per_min": parts_per_min, "cameras": cameras, "fps": fps,
-        "deadline_ms": deadline_ms, "records": records, "clip": clip, "peer": tuple(peer or ()),
-        "weights": weights, "ours": ours, "environments": _pairs(peer_env or ()),
-        "make_envs": make_envs,
-    }  # fmt: skip
-    asked = [n for n, is_asked in (("against", against), ("peers", peers)) if is_asked]
-    names = sections.chosen(only or (), asked) if measure else ()
-    if "against" in names and against is None:
-        raise ConfigError("bench: the section 'against' needs --against KIND[:KEY=VALUE,...]")
-    people = said_to_people(json)
-    results = sections.read_results(kept / sections.RESULTS)
-    with tempfile.TemporaryDirectory(prefix="lineguard-bench-") as scratch:
-        for name in names:
-            work = Work(
-                variants=tuple(read_variant(runtime, folder) for folder in bundles),
-                against=read_variant(against, bundles[0]) if against else None,
-                scratch=Path(scratch) / name,
-                kept=kept,
-                quick=quick,
-                options=options,
-            )
-            results = _measured(name, work, results)
-            sections.write_results(results, kept / sections.RESULTS)
+    asked = work.Asked(
+        parts, parts_per_min, cameras, fps, deadline_ms, records, clip,
+        tuple(peer or ()), weights, ours, _pairs(peer_env or ()), make_envs,
+    )  # fmt: skip
+    extra = [n for n, is_asked in (("against", against), ("peers", peers)) if is_asked]
+    names = sections.chosen(only or (), extra) if measure else ()
+    people, file = said_to_people(json), kept / sections.RESULTS
+    results = sections.read_results(file)
+    if names:
+        variants = _variants(runtime, bundle or [shipped(BUNDLE)])
+        other = _other(against, names, variants)
+        with tempfile.TemporaryDirectory(prefix="lineguard-bench-") as scratch:
+            whole = work.Work(variants, Path(scratch), kept, other, quick, asked=asked)
+            results = _all_measured(names, whole, results, file)
     _say(results, people)
     if write is not None:
         write_page(results, write)
         people.print(f"{write}: written")
     write_json(results, json)
+
+
+def _variants(runtime: str, bundles: Sequence[Path]) -> tuple[Variant, ...]:
+    from pipeline.bench.variant import read_variant
+
+    return tuple(read_variant(runtime, folder) for folder in bundles)
+
+
+def _other(
+    against: str | None, names: Sequence[str], variants: Sequence[Variant]
+) -> Variant | None:
+    """Return what the first variant is compared with.
+
+    Raises:
+        ConfigError: it is to be compared, and nothing was named.
+    """
+    if against is not None:
+        return _variants(against, [variants[0].bundle])[0]
+    if "against" in names:
+        raise ConfigError("bench: the section 'against' needs --against KIND[:KEY=VALUE,...]")
+    return None
+
+
+def _all_measured(names: Sequence[str], whole: Work, results: Results, file: Path) -> Results:
+    """Measure sections one after the other, each in a folder of its own; keep each at once."""
+    from pipeline.bench import sections
+
+    for name in names:
+        work = replace(whole, scratch=whole.scratch / name)
+        results = _measured(name, work, results)
+        sections.write_results(results, file)
+    return results
 
 
 def _measured(name: str, work: Work, results: Results) -> Results:

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from typing_extensions import Self
 
+from pipeline.cli.lines import words_of
 from pipeline.types import Record
 
 console = Console(highlight=False)
@@ -33,29 +34,25 @@ def said_to_people(file: Path | None) -> Console:
     return error_console if file is not None and str(file) == "-" else console
 
 
-def line_of(record: Record, *, markup: bool = True) -> str:
+def line_of(record: Record) -> str:
     """Return one record as a line, with markup for a terminal."""
-    verdict, why = f"{record.verdict.value:<6}", "; ".join(record.reasons[:2])
-    more = f" (+{len(record.reasons) - 2})" if len(record.reasons) > 2 else ""
-    if markup:
-        verdict, why = f"[{STYLES[record.verdict.value]}]{verdict}[/]", escape(why)
-        more = f"[dim]{more}[/]" if more else ""
-    return f"part {record.part:>4}  {verdict}  {record.latency_ms:6.0f} ms  {why}{more}"
+    verdict, why, more = words_of(record)
+    coloured = f"[{STYLES[record.verdict.value]}]{verdict}[/]"
+    faint = f"[dim]{more}[/]" if more else ""
+    return f"part {record.part:>4}  {coloured}  {record.latency_ms:6.0f} ms  {escape(why)}{faint}"
 
 
-def teller(people: Console) -> Callable[[Record], None]:
-    """Return what tells records as they come: in colour to a terminal, else one line of text each.
+class Coloured:
+    """Lines on a terminal; see ``lines.Says``."""
 
-    The console would wrap them at 80 columns in a log, and takes twenty times as long.
-    """
-    if people.is_terminal:
-        return lambda record: people.print(line_of(record))
+    def __init__(self, people: Console) -> None:
+        self._people = people
 
-    def tell(record: Record) -> None:
-        people.file.write(line_of(record, markup=False) + "\n")
-        people.file.flush()
+    def print(self, line: str) -> None:
+        self._people.print(line)
 
-    return tell
+    def tell(self, record: Record) -> None:
+        self._people.print(line_of(record))
 
 
 class Rate:

@@ -17,8 +17,7 @@ from pipeline.clock import SystemClock
 from pipeline.errors import PublishError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from pipeline.cli.lines import Says
     from pipeline.config import StationConfig
     from pipeline.model import Model
     from pipeline.station import Station
@@ -50,10 +49,10 @@ def run(
 def _run(loaded: StationConfig, model: Future[Model], json: Path | None) -> None:
     # Loaded here: the runtime loads and tests the model meanwhile, without our interpreter.
     from pipeline.assembly import build, open_window
-    from pipeline.cli.output import said_to_people, teller
+    from pipeline.cli.lines import said_while_running
     from pipeline.monitor.health import Health
 
-    people, clock = said_to_people(json), SystemClock()
+    people, clock = said_while_running(json), SystemClock()
     section, window = loaded.document.health, open_window(loaded, clock)
     with Health(clock, section.port, section.host) as health:
         # The child process that tries the model may take its time, and then this one as much.
@@ -61,7 +60,7 @@ def _run(loaded: StationConfig, model: Future[Model], json: Path | None) -> None
         station = build(
             loaded,
             clock,
-            teller(people),
+            people.tell,
             health=health,
             window=window,
             model=model.result(),
@@ -76,7 +75,7 @@ def _run(loaded: StationConfig, model: Future[Model], json: Path | None) -> None
     _sum_up(tally, station, people, json)
 
 
-def _sum_up(tally: Tally, station: Station, people: Console, json: Path | None) -> None:
+def _sum_up(tally: Tally, station: Station, people: Says, json: Path | None) -> None:
     """Say what was done, and what is not delivered.
 
     Raises:

@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError, PublishError
 from pipeline.plugins import ConfigPath
 from pipeline.plugins import Options as BaseOptions
 from pipeline.publishers import Address
-from pipeline.schema import canonical, event
+from pipeline.schema import event_bytes
 from pipeline.types import Record
 
 
@@ -34,7 +34,7 @@ class FilePublisher:
         self._address = address
 
     def send(self, records: Sequence[Record]) -> tuple[str, ...]:
-        lines = b"".join(canonical(event(record, self._address)) + b"\n" for record in records)
+        lines = b"".join(event_bytes(record, self._address) + b"\n" for record in records)
         try:
             with self._path.open("a+b", buffering=0) as file:
                 _append(file.fileno(), lines)

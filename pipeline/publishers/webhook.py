@@ -21,7 +21,7 @@ from pipeline.limits import read_bounded
 from pipeline.plugins import ConfigPath
 from pipeline.plugins import Options as BaseOptions
 from pipeline.publishers import Address
-from pipeline.schema import EVENT_CONTENT, canonical, event
+from pipeline.schema import EVENT_CONTENT, event_bytes
 from pipeline.types import Record
 
 LOG = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class WebhookPublisher:
         Raises:
             PublishError: neither.
         """
-        status, said = self._post(record.id, canonical(event(record, self._address)))
+        status, said = self._post(record.id, event_bytes(record, self._address))
         if status in NEVER:
             LOG.error(
                 "record %s is not taken: webhook %s answers %d %s; it stays in the ledger",

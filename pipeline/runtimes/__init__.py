@@ -23,7 +23,7 @@ class Runtime(Protocol):
         """Return the model's outputs, in the order of the model file.
 
         Args:
-            tensor: C-contiguous, of ``input_shape`` and the model's dtype.
+            tensor: C-contiguous, of ``input_shape`` and the model's dtype; it may be read-only.
 
         Raises:
             ModelError: the runtime failed.

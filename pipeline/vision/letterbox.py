@@ -45,11 +45,14 @@ class Letterbox:
     """Puts pictures into the input of a model; each call overwrites the picture before.
 
     Attributes:
-        tensor: uint8 (1, height, width, 3), BGR; always the same memory.
+        tensor: uint8 (1, height, width, 3), BGR, to be read until the next call: always the same
+            memory, or the picture's own where it is such an input as it is. To copy 640 x 640
+            pixels costs 0.05 ms, and 0.1 ms where they are in no cache.
     """
 
     def __init__(self, height: int, width: int) -> None:
         self.tensor: Tensor = np.full((1, height, width, 3), GREY, np.uint8)
+        self._own = self.tensor
         self._taken = (0, 0, 0, 0)
 
     def fit(self, image: Image) -> Placement:
@@ -77,6 +80,10 @@ class Letterbox:
 
     def _place(self, image: Image, scale: float) -> Placement:
         rows, columns = image.shape[:2]
+        if image.shape == self._own.shape[1:] and image.flags.c_contiguous:
+            self.tensor = image[np.newaxis]
+            return Placement(1.0, 1.0, 0, 0, columns, rows)
+        self.tensor = self._own
         height = max(1, round(rows * scale))
         width = max(1, round(columns * scale))
         y, x = (self.tensor.shape[1] - height) // 2, (self.tensor.shape[2] - width) // 2
@@ -90,7 +97,7 @@ class Letterbox:
         The whole input is painted: 0.03 ms at 640 x 640, and only when the size changes.
         """
         if taken != self._taken:
-            self.tensor.fill(GREY)
+            self._own.fill(GREY)
             self._taken = taken
 
 

@@ -18,6 +18,7 @@ from pipeline import plugins
 from pipeline.errors import BundleError, ModelError
 from pipeline.lab.graph import bake_input
 from pipeline.runtimes import Runtime
+from pipeline.runtimes.scripted import ScriptedRuntime
 from tests import tiny
 
 SCRIPT = (((4, 6, 10, 14, 0.9, 0), (12, 6, 18, 14, 0.1, 1)),)
@@ -106,6 +107,18 @@ def test_it_does_not_change_the_picture(runtime: Runtime) -> None:
     tensor = picture(9)
     runtime.infer(tensor)
     assert (tensor == 9).all()
+
+
+def test_it_reads_a_picture_that_may_not_be_written_wherever_it_lies(runtime: Runtime) -> None:
+    """A frame goes into the model as it is, where it fills its input; it is read-only."""
+    memory = np.zeros(picture(0).size + 1, np.uint8)
+    placed = memory[1:].reshape(picture(0).shape)  # no address that suits wide loads
+    placed[:] = picture(90)
+    placed.flags.writeable = False
+    given, same = (runtime.infer(tensor)[0] for tensor in (placed, placed.copy()))
+    assert given.dtype == np.float32
+    if not isinstance(runtime, ScriptedRuntime):  # its script goes on
+        np.testing.assert_array_equal(given, same)
 
 
 def test_it_may_be_closed_twice_and_then_refuses(runtime: Runtime) -> None:

@@ -17,7 +17,7 @@ from pipeline.publishers.mqtt.connection import Answer, Break, Connection
 from pipeline.publishers.mqtt.options import Options
 from pipeline.publishers.mqtt.pace import Pace
 from pipeline.receipts import Receipt
-from pipeline.schema import STOPPED, canonical, event, topic
+from pipeline.schema import STOPPED, canonical, event_bytes, topic
 from pipeline.types import Record, Verdict
 
 LOG = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class MqttPublisher:
             return received
         records = records[:1] if self._collector_is_silent else records
         self._pace.wait(len(records))
-        events = {r.id: canonical(event(r, self._address)) for r in records}
+        events = {r.id: event_bytes(r, self._address) for r in records}
         if refused := self._refuse_large(events):
             return refused
         try:

@@ -188,7 +188,7 @@ def test_several_workers_are_measured_beside_as_many_bare_runtimes(
     file = usual_station(both, bare, work.folder("line"), None)
     with MeasuredLine(file, in_memory(SIDE)) as line:
         assert [line.work(10).count, line.work(10).count] == [10, 10]
-        assert len(line.records) == 20
+        assert len(line.decided) == 20
 
 
 def test_what_is_not_proved_is_timed_in_a_copy_and_the_bundle_stays_as_it_was(

@@ -7,9 +7,6 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-ASK_AGAIN_S = 0.05
-"""A giver that waits asks so often whether an item may be lost by now."""
-
 
 def _never(item: object) -> bool:
     del item
@@ -21,17 +18,24 @@ class Handoff(Generic[T]):
 
     Args:
         size: how many items may wait.
-        may_drop: which of them may be lost by now; when it is full, the oldest of these makes room.
-        most: how many may wait where none may be lost yet; then the giver waits. None: ``size``.
+        may_drop: which of them may be lost; when it is full, the oldest of these makes room. If
+            there is none, the giver waits.
+        is_fresh: which of these are too new to be lost yet; where the oldest is, up to ``most``
+            items wait.
     """
 
     def __init__(
-        self, size: int, may_drop: Callable[[T], bool] = _never, most: int | None = None
+        self,
+        size: int,
+        may_drop: Callable[[T], bool] = _never,
+        is_fresh: Callable[[T], bool] = _never,
+        most: int | None = None,
     ) -> None:
         self._items: deque[T] = deque()
         self._size = size
         self._most = most or size
         self._may_drop = may_drop
+        self._is_fresh = is_fresh
         self._closed = False
         self._changed = threading.Condition()
 
@@ -81,11 +85,13 @@ class Handoff(Generic[T]):
     def _make_room(self) -> T | None:
         """Return once an item fits or the queue is closed, with what was dropped for it."""
         while len(self._items) >= self._size and not self._closed:
-            for i, waiting in enumerate(self._items):
-                if self._may_drop(waiting):
-                    del self._items[i]
-                    return waiting
-            if len(self._items) < self._most:
-                break
-            self._changed.wait(ASK_AGAIN_S)
+            oldest = next((i for i, item in enumerate(self._items) if self._may_drop(item)), None)
+            if oldest is None:
+                self._changed.wait()
+                continue
+            dropped = self._items[oldest]
+            if len(self._items) < self._most and self._is_fresh(dropped):
+                return None
+            del self._items[oldest]
+            return dropped
         return None

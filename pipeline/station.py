@@ -36,8 +36,9 @@ SETTLE_S = 0.002
 
 FRAMES_WAITING, FRAMES_MOST = 4, 32
 FRAME_WAITS_NS = 100 * NS_PER_MS
-"""Of more than FRAMES_WAITING, a live camera's oldest frame is dropped once it has waited so long.
-At 200 parts a second four frames are 20 ms, and a scheduler leaves a thread alone that long."""
+"""Of more than FRAMES_WAITING a live camera's oldest frame is dropped once it has waited so long,
+or FRAMES_MOST wait. At 200 parts a second four frames are 20 ms, and a scheduler leaves a thread
+alone that long."""
 
 REOPEN_FIRST_S, REOPEN_MOST_S = 0.1, 1.0
 WATCH_S = 0.05
@@ -123,7 +124,7 @@ class Station:
         self._books = threading.Lock()
         self._first_seq: int | None = None
         self._frames: Handoff[Frame | Gap | SelfTest] = Handoff(
-            FRAMES_WAITING, self._may_be_lost, FRAMES_MOST
+            FRAMES_WAITING, self._may_be_lost, self._is_fresh, FRAMES_MOST
         )
         self._stopping = threading.Event()
         self._readiness = Readiness(
@@ -291,9 +292,12 @@ class Station:
 
         The first frame may not: only from its number on is it known which parts were not seen.
         """
-        if not (self._camera.live and isinstance(item, Frame)) or item.seq == self._first_seq:
+        if not (self._camera.live and isinstance(item, Frame)):
             return False
-        return self._clock.now_ns() - item.t_ns > FRAME_WAITS_NS
+        return item.seq != self._first_seq
+
+    def _is_fresh(self, item: Frame | Gap | SelfTest) -> bool:
+        return isinstance(item, Frame) and self._clock.now_ns() - item.t_ns < FRAME_WAITS_NS
 
     def _offer(self, item: Frame | Gap | SelfTest) -> None:
         dropped = self._frames.put(item)

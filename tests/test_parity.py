@@ -91,6 +91,13 @@ def compared(
     return parity.compare(boards, reference, runs, frozen.samples), frozen
 
 
+def test_half_floats_of_a_model_are_the_same_each_time(boards: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    source = boards.checked_file(boards.manifest.artefacts["fp32"])
+    files = [quantize.half_onnx(source, tmp_path / f"{n}.onnx").read_bytes() for n in range(2)]
+    assert files[0] == files[1]
+
+
 @pytest.mark.parametrize("export", ["sound", "sound half"])
 def test_a_sound_export_is_green(export: str, compared: tuple[Made, pictures.FrozenSet]) -> None:
     run = compared[0][export]

@@ -13,6 +13,7 @@ from pipeline.cameras.synthetic import create as synthetic
 from pipeline.clock import SystemClock
 from pipeline.errors import CameraError, ModelError
 from pipeline.monitor.figures import STATES, Snapshot
+from pipeline.station import FRAMES_MOST
 from pipeline.types import Image, Record
 from pipeline.watch import Watch
 from tests.doubles import LIMIT_S, Belt, ScriptedCamera, SpotDetector, Step, until
@@ -142,7 +143,7 @@ def test_a_station_that_cannot_keep_up_says_so(tmp_path: Path) -> None:
     given = threading.Event()
     waiting = SpotDetector(before=lambda: given.wait(LIMIT_S) and None)
     line = watched_line(tmp_path, [], detector=waiting)
-    pictures = [Belt(parts=1).picture(100 + i) for i in range(30)]
+    pictures = [Belt(parts=1).picture(100 + i) for i in range(FRAMES_MOST + 30)]
 
     def until_it_is_said() -> None:
         until(lambda: "load" in line.station.faults, "the overload")

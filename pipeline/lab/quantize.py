@@ -80,8 +80,8 @@ def int8_openvino(source: Path, out: Path, tensors: Sequence[Tensor]) -> Path:
 def half_onnx(source: Path, out: Path) -> Path:
     """Write an ONNX file whose body computes in half floats: strongly typed, as TensorRT 11 asks.
 
-    The first convolution (its weights are divided by 255) and all after the head's last ones (boxes
-    up to 640 px have half a pixel of resolution in half floats) stay in float.
+    The first convolution (its weights are divided by 255) and all from the head's last ones but one
+    on (boxes up to 640 px have half a pixel of resolution in half floats) stay in float.
 
     Raises:
         MissingExtra: onnx or ONNX Runtime is not installed.
@@ -89,9 +89,12 @@ def half_onnx(source: Path, out: Path) -> Path:
     onnx, float16 = vendor("onnx", "lab"), vendor("onnxruntime.transformers.float16", "lab")
     model = onnx.load(source)
     first = next(node for node in model.graph.node if node.op_type == QUANTISED)
-    stays = {id(first), *(id(node) for node in _behind(model.graph, head_convolutions(model)))}
-    stays |= {id(node) for node in model.graph.node if node.op_type == "Cast"}
-    named = [node.name for node in model.graph.node if id(node) in stays]
+    last = head_convolutions(model)
+    before = _convolutions_before(model, [name for node in last for name in node.input])
+    stays = [first, *_behind(model.graph, before)]
+    stays += [node for node in model.graph.node if node.op_type == "Cast"]
+    # By name: the objects that stand for nodes come and go, and with them what id() says.
+    named = sorted({node.name for node in stays})
     half = float16.convert_float_to_float16(
         model, keep_io_types=True, node_block_list=named, force_fp16_initializers=True
     )
@@ -133,14 +136,18 @@ def cast_first(model: Any) -> Any:
 
 def head_convolutions(model: Any) -> list[Any]:
     """Return the last convolutions of an ONNX graph: between them and the output is none."""
+    return _convolutions_before(model, [value.name for value in model.graph.output])
+
+
+def _convolutions_before(model: Any, names: Sequence[str]) -> list[Any]:
+    """Return the convolutions that these values are made of, with no other in between."""
     producers = {name: node for node in model.graph.node for name in node.output}
-    found, seen = [], set()
-    open_names = [value.name for value in model.graph.output]
+    found, seen, open_names = [], set(), list(names)
     while open_names:
         node = producers.get(open_names.pop())
-        if node is None or id(node) in seen:
+        if node is None or node.output[0] in seen:
             continue
-        seen.add(id(node))
+        seen.add(node.output[0])
         if node.op_type == QUANTISED:
             found.append(node)
         else:

@@ -39,6 +39,8 @@ from pipeline.watch import Watch
 log = logging.getLogger(__name__)
 
 JPEG_QUALITY = 95
+GATHER_MS = 30
+"""Of the throughput mode, where a verdict may take longer: two to four records in a commit."""
 
 
 def open_camera(config: StationConfig, clock: Clock) -> Camera:
@@ -136,6 +138,7 @@ def build(
         # then the guard holds it, whatever happens to the station, and the intents, if the power is
         # cut.
         record_first=store.commit == "before_act" and gate is None,
+        gather_ms=_gather_ms(config),
         intents=intents,
     )
     if gate is not None:
@@ -167,6 +170,13 @@ def _watch(
         ),
         take=health.take if health else lambda snapshot: None,
     )
+
+
+def _gather_ms(config: StationConfig) -> int:
+    asked = config.document.store.gather_ms
+    if asked is not None:
+        return asked
+    return GATHER_MS if config.document.model.mode == "throughput" else 0
 
 
 def _is_guarded(choice: Choice) -> bool:

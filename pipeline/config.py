@@ -161,6 +161,9 @@ class StoreSection(_Section):
         reserve_mb: room that is held for records and let go when the disk is full; 0 holds none.
         commit: whether a record is on the disk before the outputs are told (no decision can be
             lost), or after (the outputs do not wait for the disk; a crash in between loses one).
+        gather_ms: decisions that come within so many milliseconds of one are committed with it: it
+            takes less of the processor, and the outputs wait for it as long. None takes none in
+            the latency mode, 30 in the throughput mode.
     """
 
     path: str
@@ -168,6 +171,7 @@ class StoreSection(_Section):
     keep_pictures_mb: Annotated[int, Field(ge=1)] = 2000
     reserve_mb: Annotated[int, Field(ge=0, le=1 << 20)] = 64
     commit: Annotated[str, Field(pattern="^(before_act|after_act)$")] = "before_act"
+    gather_ms: Annotated[int, Field(ge=0, le=1000)] | None = None
 
 
 class HealthSection(_Section):

@@ -6,7 +6,6 @@ decisions --> picture --> ledger --> outputs; or the outputs first, where they c
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -61,13 +60,14 @@ class Keeper:
         intents: takes what the outputs are about to be told, if they are told first; or None.
         on_record: called with every record once it is in the ledger, from the keep thread.
         record_first: the outputs are told once the record is on the disk; else before.
+        gather_ms: decisions that come within this of one are committed with it.
         beat: of the keep thread.
         fail: stops the station in the safe state.
+        publish: takes what is in the ledger now.
+        all_kept: called once nothing more will be recorded.
 
     Attributes:
         latencies: from exposure to command, of all parts.
-        kept: set whenever there is something new to publish.
-        all_kept: set once nothing more will be recorded.
     """
 
     def __init__(
@@ -80,15 +80,16 @@ class Keeper:
         outputs: Sequence[Output],
         on_record: Callable[[Record], None],
         record_first: bool,
+        gather_ms: int,
         intents: NotesIntents | None,
         readiness: Readiness,
         beat: Beat,
         tally: Tally,
         fail: Callable[[LineguardError], None],
+        publish: Callable[[Sequence[Record]], None],
+        all_kept: Callable[[], None],
     ) -> None:
         self.latencies = LatencyCount()
-        self.kept = threading.Event()
-        self.all_kept = threading.Event()
         self._ledger = ledger
         self._keep_picture = keep_picture
         self._identity = identity
@@ -96,11 +97,15 @@ class Keeper:
         self._outputs = outputs
         self._on_record = on_record
         self._record_first = record_first
+        self._gather_ns = gather_ms * NS_PER_MS
         self._intents = None if record_first else intents
         self._readiness = readiness
         self._beat = beat
         self._tally = tally
         self._fail = fail
+        self._publish = publish
+        self._all_kept = all_kept
+        self._checked_ns: int | None = None
         self._decisions: Handoff[Inspection] = Handoff(DECISIONS_WAITING)
 
     def take(self, inspections: Sequence[Inspection]) -> None:
@@ -173,9 +178,16 @@ class Keeper:
         """Keep what is taken until it is closed and nothing waits: the keep thread."""
         while not self._decisions.ended:
             if batch := self._decisions.take(DECISIONS_WAITING, DISK_CHECK_S):
-                self._record(batch)
+                self._record([*batch, *self._gathered()])
             with self._beat.step():
                 self._check_disk()
+
+    def _gathered(self) -> list[Inspection]:
+        """Return what else comes within the time that decisions wait for each other."""
+        if not self._gather_ns:
+            return []
+        self._clock.sleep_until(self._clock.now_ns() + self._gather_ns)
+        return self._decisions.take(DECISIONS_WAITING, 0)
 
     def _append(self, batch: Sequence[Inspection]) -> tuple[Record, ...]:
         with self._beat.step():
@@ -196,7 +208,7 @@ class Keeper:
         self._tell(records)
 
     def _tell(self, records: Sequence[Record]) -> None:
-        self.kept.set()
+        self._publish(records)
         with self._beat.step():
             for record in records:
                 if self._intents is not None:
@@ -236,6 +248,11 @@ class Keeper:
         return done
 
     def _check_disk(self) -> None:
+        """Look at the room on the disk, not oftener than it is of use: each look costs 0.1 ms."""
+        now_ns = self._clock.now_ns()
+        if self._checked_ns is not None and now_ns - self._checked_ns < DISK_CHECK_S * NS_PER_S:
+            return
+        self._checked_ns = now_ns
         if shortage := self._ledger.shortage():
             self._readiness.fault(DISK, shortage)
         else:
@@ -249,8 +266,7 @@ class Keeper:
             self._reject_unrecorded([inspection])
         if self._intents is not None:
             self._intents.close()
-        self.all_kept.set()
-        self.kept.set()
+        self._all_kept()
 
     def _draft(self, inspection: Inspection) -> Callable[[Link], Record]:
         time = self._clock.wall()

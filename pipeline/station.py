@@ -91,6 +91,7 @@ class Station:
         outboxes: publisher and outbox per receiver.
         on_record: called with every record once it is in the ledger, from the keep thread.
         record_first: the outputs are told once the record is on the disk; else before.
+        gather_ms: decisions that come within this of one are committed with it.
         intents: takes what outputs that are told first are about to be told; or None.
         watch: how it looks after itself.
     """
@@ -108,6 +109,7 @@ class Station:
         outboxes: Mapping[str, tuple[Publisher, Waits]] | None = None,
         on_record: Callable[[Record], None] = lambda record: None,
         record_first: bool = True,
+        gather_ms: int = 0,
         intents: NotesIntents | None = None,
         watch: Watch | None = None,
     ) -> None:
@@ -131,6 +133,7 @@ class Station:
             self._outputs, [p for p, _ in self._outboxes.values()], clock, identity.run, self._fail
         )
         self._lookout = Lookout(self._watch, clock, self._readiness, camera.live)
+        self._dispatch = Dispatch(self._outboxes, clock, self._readiness, self.tally)
         self._keeper = Keeper(
             ledger=ledger,
             keep_picture=keep_picture,
@@ -139,14 +142,14 @@ class Station:
             outputs=self._outputs,
             on_record=on_record,
             record_first=record_first,
+            gather_ms=gather_ms,
             intents=intents,
             readiness=self._readiness,
             beat=self._lookout.beats["keep"],
             tally=self.tally,
             fail=self._fail,
-        )
-        self._dispatch = Dispatch(
-            self._outboxes, clock, self._readiness, self._keeper.kept, self._keeper.all_kept
+            publish=self._dispatch.take,
+            all_kept=self._dispatch.finish,
         )
 
     def run(self) -> Tally:

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -150,6 +151,7 @@ class Outbox:
     def __init__(self, folder: Path, receiver: str) -> None:
         self._folder = folder
         self._receiver = receiver
+        self._told: dict[str, None] = {}  # confirmed, and not written down yet
         with store_errors(folder):
             # A confirmation that a power cut takes back is delivered again: no need to wait for it.
             self._db = open_database(folder / DATABASE, synchronous="NORMAL")
@@ -158,14 +160,17 @@ class Outbox:
         """Return the oldest records that the receiver has not confirmed."""
         with store_errors(self._folder):
             rows = self._db.execute(
-                "SELECT body FROM outbox JOIN records USING (number) WHERE receiver = ? "
+                "SELECT id, body FROM outbox JOIN records USING (number) WHERE receiver = ? "
                 "ORDER BY number LIMIT ?",
-                (self._receiver, limit),
+                (self._receiver, limit + len(self._told)),
             ).fetchall()
-        return tuple(_decoded(self._folder, body) for (body,) in rows)
+        bodies = [body for id, body in rows if id not in self._told]
+        return tuple(_decoded(self._folder, body) for body in bodies[:limit])
 
     def count(self) -> int:
-        """Return how many records wait."""
+        """Return how many records wait, after having written down what was confirmed."""
+        with suppress(DiskFull):
+            self.settle()
         with store_errors(self._folder):
             row = self._db.execute(
                 "SELECT count(*) FROM outbox WHERE receiver = ?", (self._receiver,)
@@ -173,17 +178,33 @@ class Outbox:
         return int(row[0])
 
     def confirm(self, ids: Sequence[str]) -> None:
-        """Forget that the receiver waits for these."""
+        """Forget that the receiver waits for these; ``settle`` writes it down."""
+        self._told.update(dict.fromkeys(ids))
+
+    def settle(self) -> None:
+        """Write down what was confirmed: each time would cost as much as the records themselves.
+
+        Raises:
+            DiskFull: it is known here still; call again.
+        """
+        if not self._told:
+            return
         with store_errors(self._folder), self._db:
             self._db.executemany(
                 "DELETE FROM outbox WHERE receiver = ? AND number = "
                 "(SELECT number FROM records WHERE id = ?)",
-                [(self._receiver, id) for id in ids],
+                [(self._receiver, id) for id in self._told],
             )
+        self._told.clear()
 
     def close(self) -> None:
-        """Close the database; may be called twice."""
-        self._db.close()
+        """Write down what was confirmed, if there is room, and close; may be called twice."""
+        try:
+            with suppress(DiskFull):
+                self.settle()
+        finally:
+            self._told.clear()
+            self._db.close()
 
 
 def newest_run(folder: Path) -> str | None:

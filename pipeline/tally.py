@@ -20,6 +20,7 @@ class Tally:
         reopened: times that the camera was opened again.
         verdicts: parts by verdict.
         latency_ms: of the last decisions.
+        told: records that each receiver has confirmed, by its name.
     """
 
     captured: int = 0
@@ -29,3 +30,4 @@ class Tally:
     reopened: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
     latency_ms: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+    told: Counter[str] = field(default_factory=Counter)

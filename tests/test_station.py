@@ -157,6 +157,7 @@ class Line:
     room: int | None = None
     full_for: float = 0
     record_first: bool = True
+    gather_ms: int = 0
     intents: NotesIntents | None = None
     keep_picture: KeepsPictures = no_picture
     on_record: Callable[[Record], None] = lambda record: None
@@ -189,6 +190,7 @@ class Line:
             on_record=self.on_record,
             watch=self.watch,
             record_first=self.record_first,
+            gather_ms=self.gather_ms,
             intents=self.intents,
         )
         self.error: LineguardError | None = None
@@ -320,6 +322,31 @@ def test_a_listener_gets_every_record_once_it_is_in_the_ledger(tmp_path: Path) -
     line.run()
     assert heard == line.records
     assert all(count >= i for i, count in enumerate(in_ledger, 1))
+
+
+@pytest.mark.parametrize("record_first", [True, False])
+def test_decisions_that_come_closely_are_committed_together(
+    tmp_path: Path, record_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits: list[int] = []
+    append = Ledger.append
+
+    def counted(self: Ledger, drafts: Sequence[Callable[[Link], Record]]) -> tuple[Record, ...]:
+        commits.append(len(drafts))
+        return append(self, drafts)
+
+    monkeypatch.setattr(Ledger, "append", counted)
+    frames = list(PASSING)[:20]
+    line = Line(
+        tmp_path,
+        ScriptedCamera(frames),
+        trigger=EveryFrame(),
+        gather_ms=300,
+        record_first=record_first,
+    )
+    line.run()
+    assert sum(commits) == len(line.records) == len(line.output.acted) == 20
+    assert len(commits) <= 10, commits
 
 
 def test_the_inspection_waits_for_no_receiver(tmp_path: Path) -> None:

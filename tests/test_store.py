@@ -234,6 +234,18 @@ def test_what_was_not_confirmed_waits_for_the_next_start(tmp_path: Path) -> None
     again.close()
 
 
+def test_what_was_not_settled_is_told_again_after_a_crash(tmp_path: Path) -> None:
+    records = filled(tmp_path, 3, ["mqtt"])
+    first, after = Outbox(tmp_path, "mqtt"), Outbox(tmp_path, "mqtt")
+    first.confirm([records[0].id, records[2].id])
+    assert first.waiting(1) == records[1:2]
+    assert after.waiting(9) == records
+    first.settle()
+    assert after.waiting(9) == first.waiting(9) == records[1:2]
+    for outbox in (first, after):
+        outbox.close()
+
+
 def test_a_new_receiver_is_told_from_then_on(tmp_path: Path) -> None:
     filled(tmp_path, 3, ["mqtt"])
     ledger = Ledger(tmp_path, ["file"])

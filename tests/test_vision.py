@@ -125,6 +125,16 @@ def test_a_thin_scratch_survives_scaling_down() -> None:
     assert box.tensor.max() >= 25
 
 
+@pytest.mark.parametrize("times", [2, 3, 4, 6, 8, 12])
+def test_each_pixel_is_the_mean_of_its_block(times: int) -> None:
+    rng = np.random.default_rng(times)
+    picture = rng.integers(0, 256, (40 * times, 60 * times, 3), dtype=np.uint8)
+    box = Letterbox(40, 60)
+    box.window(picture)
+    mean = picture.reshape(40, times, 60, times, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(box.tensor[0], mean, atol=1.5)
+
+
 def test_a_view_of_a_read_only_frame_is_taken() -> None:
     frame = plain(100, 100)
     frame[30:50, 40:70] = 99

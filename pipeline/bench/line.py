@@ -7,7 +7,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +18,7 @@ from pipeline.bench.camera import GatedCamera
 from pipeline.bench.figures import Round
 from pipeline.clock import NS_PER_MS, SystemClock
 from pipeline.config import load
-from pipeline.errors import LineguardError, StoreError
-from pipeline.store import Outbox
+from pipeline.errors import LineguardError
 from pipeline.types import Image, Record
 
 PATIENCE_S = 120.0
@@ -79,12 +77,10 @@ class MeasuredLine:
         self._reached = threading.Event()
         self._target = 0
         self._fault: LineguardError | None = None
-        self._outbox: Outbox | None = None
 
     def __enter__(self) -> Self:
         gc.freeze()  # as ``run`` does
         self._thread.start()
-        self._outbox = Outbox(self.store, RECEIVER) if self._publishes else None
         return self
 
     def __exit__(
@@ -96,8 +92,6 @@ class MeasuredLine:
         self._station.stop()
         self._thread.join()
         gc.unfreeze()
-        if self._outbox is not None:
-            self._outbox.close()
 
     @property
     def verdicts(self) -> tuple[str, ...]:
@@ -162,16 +156,10 @@ class MeasuredLine:
 
     def _await_delivery(self) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while self._outbox is not None and self._waiting():
+        while self._publishes and self._station.tally.told[RECEIVER] < len(self.decided):
             if time.monotonic() > deadline:
                 raise LineguardError("bench: the broker does not confirm what was published")
             time.sleep(POLL_S)
-
-    def _waiting(self) -> int:
-        assert self._outbox is not None
-        with suppress(StoreError):  # the station is writing
-            return self._outbox.count()
-        return 1
 
     def _lost(self) -> int:
         return sum(self._station.tally.dropped.values())

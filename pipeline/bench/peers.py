@@ -23,7 +23,7 @@ from pipeline.bench import parts as part_costs
 from pipeline.bench.broker import broker
 from pipeline.bench.figures import Round, in_turns, ratio, spread
 from pipeline.bench.line import MeasuredLine
-from pipeline.bench.pictures import BOARDS, REJECTS, clip, played, sample
+from pipeline.bench.pictures import REJECTS, clip, played, sample
 from pipeline.bench.variant import read_variant, recipe_that_rejects, station_file
 from pipeline.bench.work import Work, bare_of
 from pipeline.bench.worker import Worker
@@ -152,7 +152,7 @@ def _beside(work: Work, name: str, parts_on_line: Callable[[], int]) -> dict[str
         bare = stack.enter_context(bare_of(ours))
         theirs = stack.enter_context(_peer(work, name, bare.bundle.checked_file(bare.artefact)))
         hello = theirs.hear()
-        recipe = recipe_that_rejects(REJECTS, bare, sample(played(film), max(frames // BOARDS, 1)))
+        recipe = recipe_that_rejects(REJECTS, bare, sample(played(film), frames))
         station = station_file(ours, bare, work.folder("peer"), by.port, recipe=recipe)
         line = stack.enter_context(MeasuredLine(station, played(film)))
         line.work(frames)

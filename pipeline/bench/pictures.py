@@ -22,6 +22,7 @@ BOARDS = 20
 REJECTS = 0.1
 """One part in ten is rejected: many for a line, so that keeping their pictures is paid for."""
 
+SAMPLES = 60
 CLIP_FRAMES = 240
 CLIP_SPEED_PX = 20
 
@@ -85,9 +86,10 @@ def played(file: Path) -> Iterator[Image]:
     return (frame.image for frame in video.frames())
 
 
-def sample(pictures: Iterator[Image], every: int) -> tuple[Image, ...]:
-    """Return some of the pictures that come, each as many after the one before."""
-    return tuple(itertools.islice(pictures, 0, BOARDS * every, every))
+def sample(pictures: Iterator[Image], frames: int) -> tuple[Image, ...]:
+    """Return some of the first frames, equally far apart: enough to choose a recipe on."""
+    every = max(frames // SAMPLES, 1)
+    return tuple(itertools.islice(pictures, 0, min(frames, SAMPLES * every), every))
 
 
 def share_of_rejects(verdicts: Sequence[str]) -> float:

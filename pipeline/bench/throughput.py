@@ -10,6 +10,7 @@ from pipeline.bench.broker import broker
 from pipeline.bench.figures import Round, in_turns, ratio, spread, timed
 from pipeline.bench.line import MeasuredLine
 from pipeline.bench.pictures import (
+    BOARDS,
     REJECTS,
     clip,
     in_memory,
@@ -102,7 +103,8 @@ def _source(
     except MissingExtra as error:
         return {"skipped": str(error)}
     loop = Loop(bare)
-    recipe = recipe_that_rejects(REJECTS, bare, sample(pictures, work.every if size else 1))
+    chosen_on = sample(pictures, work.clip_frames if size else BOARDS)
+    recipe = recipe_that_rejects(REJECTS, bare, chosen_on)
     file = station_file(variant, bare, work.folder("line"), port, recipe=recipe)
     with MeasuredLine(file, pictures) as line:
         line.work(WARM)

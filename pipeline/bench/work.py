@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bench.figures import ROUNDS, Progress, Round, timed
-from pipeline.bench.pictures import BOARDS, CLIP_FRAMES, REJECTS, boards
+from pipeline.bench.pictures import CLIP_FRAMES, REJECTS, boards
 from pipeline.bench.variant import Bare, Variant, open_bare, recipe_that_rejects, station_file
 from pipeline.runtimes import Runtime
 from pipeline.vision.letterbox import Letterbox
@@ -84,11 +84,6 @@ class Work:
     def turn_s(self) -> float:
         """How long one turn of one side should be, seconds."""
         return 0.15 if self.quick else 2.0
-
-    @property
-    def every(self) -> int:
-        """Return how far apart the frames of a clip are that a recipe is chosen on."""
-        return max(self.clip_frames // BOARDS, 1)
 
     def told(self, progress: Progress, note: Callable[[str], None]) -> Work:
         """Return the same work with somebody to tell."""

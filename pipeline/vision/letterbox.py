@@ -112,25 +112,40 @@ def _check(image: Image) -> None:
 
 def _copy(image: Image, place: Image) -> None:
     """Write a picture into its place, scaled if the sizes differ; mono is replicated."""
-    height, width = place.shape[:2]
-    same = image.shape[:2] == (height, width)
+    size = (place.shape[1], place.shape[0])
+    how = _how(image, place)
+    if how == cv2.INTER_AREA:
+        image = _halved(image, place)
+    same = image.shape[:2] == place.shape[:2]
     if image.ndim == 2:
-        mono = (
-            image if same else cv2.resize(image, (width, height), interpolation=_how(image, place))
-        )
+        mono = image if same else cv2.resize(image, size, interpolation=how)
         cv2.cvtColor(mono, cv2.COLOR_GRAY2BGR, dst=place)
     elif same:
         np.copyto(place, image)
     else:
-        cv2.resize(image, (width, height), dst=place, interpolation=_how(image, place))
+        cv2.resize(image, size, dst=place, interpolation=how)
 
 
 def _how(image: Image, place: Image) -> int:
     """Return OpenCV's way of scaling.
 
     LINEAR looks at four neighbours: below half size it skips pixels, and a scratch one pixel wide
-    with them. AREA averages all of them, at 2.6 instead of 0.5 ms for 1920 x 1080. From half size
-    up LINEAR skips none; enlarging, it is smooth where AREA repeats pixels in blocks.
+    with them. AREA averages all of them, and takes longer. From half size up LINEAR skips none;
+    enlarging, it is smooth where AREA repeats pixels in blocks.
     """
     is_below_half = 2 * place.shape[0] < image.shape[0] or 2 * place.shape[1] < image.shape[1]
     return int(cv2.INTER_AREA if is_below_half else cv2.INTER_LINEAR)
+
+
+def _halved(image: Image, place: Image) -> Image:
+    """Return a picture in halves, as long as what is left is a whole number of pixels in each.
+
+    The same means, for which OpenCV has vector code where four pixels become one: 1920 x 1080
+    become 320 x 180 in 2.0 instead of 2.6 ms.
+    """
+    height, width = place.shape[:2]
+    rows, columns = image.shape[:2]
+    while rows % (2 * height) == columns % (2 * width) == 0:
+        rows, columns = rows // 2, columns // 2
+        image = np.asarray(cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA))
+    return image

@@ -36,7 +36,7 @@ def run(model: str, side: int) -> None:
 
 def export(weights: Path, form: str, folder: Path, side: int) -> None:
     """Export weights as ultralytics does by default, with the head that suppresses by itself."""
-    own = folder / f"peer-{form}{weights.suffix}"
+    own = folder / f"peer-{form}-{side}{weights.suffix}"
     shutil.copyfile(weights, own)
     say({"model": prepare().YOLO(str(own)).export(format=form, imgsz=side, nms=False)})
 

@@ -24,16 +24,20 @@ from pipeline.bench.broker import broker
 from pipeline.bench.figures import Round, in_turns, ratio, spread
 from pipeline.bench.line import MeasuredLine
 from pipeline.bench.pictures import REJECTS, clip, played, sample
-from pipeline.bench.variant import read_variant, recipe_that_rejects, station_file
+from pipeline.bench.variant import Bare, read_variant, recipe_that_rejects, station_file
 from pipeline.bench.work import Work, bare_of
 from pipeline.bench.worker import Worker
+from pipeline.bundle import open_bundle
 from pipeline.errors import LineguardError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = "configs/lab/constraints-cpu.txt"
-FRAMES, QUICK_FRAMES = 30, 8
+FRAMES, QUICK_FRAMES = 120, 8
 LINE_FRAMES = 15
-SIDES = (640, 640)
+ONNX = "onnx:model.mode=throughput"
+OPENVINO = "openvino:precision=bf16,model.mode=throughput"
+"""As a clip is replayed; bf16 is what the others take where OpenVINO is left to itself."""
+USUAL_SIDE = 640
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +59,12 @@ class Peer:
 
 
 PEERS: Mapping[str, Peer] = {
-    "ultralytics_pt": Peer("ultralytics", "peer_ultralytics", "pt", "openvino:precision=bf16"),
-    "ultralytics_onnx": Peer("ultralytics", "peer_ultralytics", "onnx", "onnx"),
-    "ultralytics_openvino": Peer(
-        "ultralytics", "peer_ultralytics", "openvino", "openvino:precision=bf16"
-    ),
-    "roboflow_fp32": Peer("roboflow", "peer_roboflow", "ours-onnx", "onnx"),
-    "roboflow_int8": Peer("roboflow", "peer_roboflow", "ours-openvino", "openvino:precision=bf16"),
-    "cv2_dnn": Peer("", "peer_dnn", "onnx", "onnx"),
+    "ultralytics_pt": Peer("ultralytics", "peer_ultralytics", "pt", OPENVINO),
+    "ultralytics_onnx": Peer("ultralytics", "peer_ultralytics", "onnx", ONNX),
+    "ultralytics_openvino": Peer("ultralytics", "peer_ultralytics", "openvino", OPENVINO),
+    "roboflow_fp32": Peer("roboflow", "peer_roboflow", "ours-onnx", ONNX),
+    "roboflow_int8": Peer("roboflow", "peer_roboflow", "ours-openvino", OPENVINO),
+    "cv2_dnn": Peer("", "peer_dnn", "onnx", ONNX),
 }
 INSTALL = {
     "ultralytics": "ultralytics-opencv-headless onnxruntime openvino onnx pydantic",
@@ -74,9 +76,10 @@ def peers(work: Work) -> dict[str, Any]:
     """Let the station and each peer work through the same H.264 clip, in turns.
 
     Returns:
-        By peer: ``fps_ratio`` (the station's over the peer's, round by round), ``fps`` and
-        ``cpu_ms`` per frame of both, ``cpu_ms_per_part`` on the clip of a line, every frame of
-        which the peer looks at, ``versions``; or ``skipped``, why and what mends it.
+        By peer, with the side of the model's input unless that is 640: ``fps_ratio`` (the
+        station's over the peer's, round by round), ``fps`` and ``cpu_ms`` per frame of both,
+        ``cpu_ms_per_part`` on the clip of a line, every frame of which the peer looks at,
+        ``versions``; or ``skipped``, why and what mends it.
     """
     wanted = work.asked.peer or tuple(PEERS)
     found: dict[str, Any] = {}
@@ -86,12 +89,14 @@ def peers(work: Work) -> dict[str, Any]:
         with broker(work.folder("count")) as by:
             return part_costs.replayed(work, part_costs.line_clip(work), by)[0].count
 
+    height = open_bundle(work.variant.bundle).manifest.input.height
+    of_side = "" if height == USUAL_SIDE else f"_{height}"
     for number, name in enumerate(wanted):
         work.note(name)
         try:
-            found[name] = _beside(work, name, parts_on_line)
+            found[name + of_side] = _beside(work, name, parts_on_line)
         except LineguardError as error:
-            found[name] = {"skipped": str(error)}
+            found[name + of_side] = {"skipped": str(error)}
         work.progress(number + 1, len(wanted))
     return {"peers": found}
 
@@ -146,11 +151,11 @@ def _beside(work: Work, name: str, parts_on_line: Callable[[], int]) -> dict[str
     peer = PEERS[name]
     ours = read_variant(work.asked.ours or peer.ours, work.variant.bundle)
     frames = QUICK_FRAMES if work.quick else FRAMES
-    film = clip(work.kept, *SIDES, frames=frames)
     with ExitStack() as stack:
         by = stack.enter_context(broker(work.scratch))
         bare = stack.enter_context(bare_of(ours))
-        theirs = stack.enter_context(_peer(work, name, bare.bundle.checked_file(bare.artefact)))
+        film = clip(work.kept, bare.side, bare.side, frames=frames)
+        theirs = stack.enter_context(_peer(work, name, bare))
         hello = theirs.hear()
         recipe = recipe_that_rejects(REJECTS, bare, sample(played(film), frames))
         station = station_file(ours, bare, work.folder("peer"), by.port, recipe=recipe)
@@ -202,11 +207,11 @@ def _per_part(work: Work, theirs: Worker, parts: int) -> dict[str, Any]:
     return spread([ms * total / parts for ms in taken], 1).as_dict()
 
 
-def _peer(work: Work, name: str, ours: Path) -> Worker:
+def _peer(work: Work, name: str, bare: Bare) -> Worker:
     peer = PEERS[name]
     python = _python(work, peer.environment)
-    model = _model(work, peer, ours)
-    words = [python, "-m", f"pipeline.bench.{peer.module}", str(model), str(SIDES[0])]
+    model = _model(work, peer, bare)
+    words = [python, "-m", f"pipeline.bench.{peer.module}", str(model), str(bare.side)]
     return Worker(name, words, work.scratch / f"{name}.log", _environment(peer.model))
 
 
@@ -216,24 +221,24 @@ def _environment(model: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PEER_RUNTIME": runtime}
 
 
-def _model(work: Work, peer: Peer, ours: Path) -> Path:
+def _model(work: Work, peer: Peer, bare: Bare) -> Path:
     """Return what a peer loads; ultralytics exports its own the first time.
 
     Raises:
         LineguardError: no weights were named, or the export failed.
     """
     if peer.model.startswith("ours"):
-        return ours
+        return bare.bundle.checked_file(bare.artefact)
     weights = work.asked.weights
     if weights is None:
         raise LineguardError("no weights: name the bundle's checkpoint with --weights FILE.pt")
     if peer.model == "pt":
         return weights
-    kept = work.kept / f"peer-{peer.model}.path"
+    kept = work.kept / f"peer-{peer.model}-{bare.side}.path"
     if not kept.exists():
         python = _python(work, "ultralytics")
         words = [python, "-m", "pipeline.bench.peer_ultralytics", "--export", str(weights)]
-        words += [peer.model, str(work.kept), str(SIDES[0])]
+        words += [peer.model, str(work.kept), str(bare.side)]
         with Worker(
             "export", words, work.scratch / "export.log", _environment(peer.model)
         ) as export:

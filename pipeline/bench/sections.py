@@ -67,7 +67,7 @@ def measured(name: str, work: Work, results: Results) -> Results:
     began = time.monotonic()
     figures = SECTIONS[name].measure(work)
     earlier = results.get("sections", {}).get(name, {}).get("figures", {})
-    if name == "peers" and work.asked.peer:  # the others stay as they were
+    if name == "peers":  # those that were not asked for, and those of other sizes, stay
         figures = {"peers": {**earlier.get("peers", {}), **figures["peers"]}}
     taken = {
         "figures": figures,

@@ -107,6 +107,9 @@ def _settings(options: Options) -> dict[str, Any]:
     }
     if options.threads:
         settings["INFERENCE_NUM_THREADS"] = options.threads
+        if options.device == "CPU":
+            # Else the threads of several models are all held on the same first cores.
+            settings["ENABLE_CPU_PINNING"] = False
     if options.cache_dir is not None:
         settings["CACHE_DIR"] = str(options.cache_dir)
     return settings

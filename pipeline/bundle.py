@@ -29,10 +29,16 @@ class _Strict(BaseModel):
 
 
 class Input(_Strict):
-    """What the model takes: always uint8, (1, height, width, 3), BGR; the rest is in its graph."""
+    """What the model takes: always uint8, (1, height, width, 3), BGR; the rest is in its graph.
+
+    Attributes:
+        enlarge: a picture smaller than the input is enlarged to fill it, because the model learned
+            it so; else it is looked at in its own scale. A larger one is made smaller either way.
+    """
 
     height: int = Field(gt=0, le=8192)
     width: int = Field(gt=0, le=8192)
+    enlarge: bool = False
 
 
 class Artefact(_Strict):
@@ -141,7 +147,7 @@ class Manifest(_Strict):
         """Hash of what, beside a model file, makes a verdict."""
         limits = {label: (t.fail, t.unsure) for label, t in self.thresholds.items()}
         size = (self.input.height, self.input.width)
-        return proof.contract_sha256(self.labels, self.decoder, size, limits)
+        return proof.contract_sha256(self.labels, self.decoder, size, limits, self.input.enlarge)
 
     @model_validator(mode="after")
     def _thresholds_fit_labels(self) -> "Manifest":

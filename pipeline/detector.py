@@ -1,7 +1,7 @@
 """From picture to detections: letterbox, runtime and decoder, assembled from a bundle."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pipeline import plugins
 from pipeline.bundle import Artefact, Bundle
@@ -41,7 +41,7 @@ class Detector:
         artefact: Artefact,
         *,
         min_score: float = MIN_SCORE,
-        fit: Literal["window", "fit"] = "window",
+        enlarge: bool = False,
         overlap: int | None = None,
     ) -> None:
         """Assemble a detector.
@@ -52,8 +52,7 @@ class Detector:
             runtime: takes uint8 (1, H, W, 3); the detector closes it.
             artefact: the model file that the runtime runs.
             min_score: weaker detections are dropped, 0..1.
-            fit: ``window`` keeps the picture's scale unless it is larger than the input, ``fit``
-                always fills the input.
+            enlarge: a picture smaller than the input fills it; else it keeps its scale.
             overlap: a part that is larger than the input is looked at in tiles of the input's size
                 that share so many pixels; None scales it down.
 
@@ -67,7 +66,7 @@ class Detector:
         self._decoder = decoder
         self.min_score = min_score
         self._box = Letterbox(*runtime.input_shape[1:3])
-        self._place = self._box.fit if fit == "fit" else self._box.window
+        self._place = self._box.fit if enlarge else self._box.window
         self._overlap = overlap
         if overlap is not None and 2 * overlap >= min(runtime.input_shape[1:3]):
             raise ConfigError(
@@ -202,7 +201,13 @@ def open_detector(
     try:
         _check_input(bundle, runtime)
         detector = Detector(
-            manifest.labels, decoder, runtime, chosen, min_score=min_score, overlap=overlap
+            manifest.labels,
+            decoder,
+            runtime,
+            chosen,
+            min_score=min_score,
+            enlarge=manifest.input.enlarge,
+            overlap=overlap,
         )
         if warm:
             detector.check()

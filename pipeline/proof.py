@@ -125,11 +125,18 @@ def contract_sha256(
     decoder: str,
     size: tuple[int, int],
     thresholds: dict[str, tuple[float, float]],
+    enlarge: bool = False,
 ) -> str:
     """Return the hash of what, beside the model file, makes a verdict.
 
     A threshold that was moved after the comparison makes the report void.
     """
-    page = {"labels": labels, "decoder": decoder, "size": size, "thresholds": thresholds}
+    page: dict[str, Any] = {
+        "labels": labels,
+        "decoder": decoder,
+        "size": size,
+        "thresholds": thresholds,
+        **({"enlarge": True} if enlarge else {}),
+    }
     text = json.dumps(page, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

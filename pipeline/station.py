@@ -9,16 +9,15 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from pipeline.cameras import Camera
 from pipeline.casework import InView
-from pipeline.clock import NS_PER_MS, Clock
+from pipeline.clock import Clock
 from pipeline.dispatch import Dispatch, Waits
 from pipeline.errors import CameraError, LineguardError
-from pipeline.handoff import Handoff
+from pipeline.frames import Frames, Gap, Item, SelfTest
 from pipeline.keeping import Keeper, KeepsPictures, KeepsRecords, NotesIntents
 from pipeline.monitor.figures import Snapshot
 from pipeline.outputs import Output
@@ -33,12 +32,6 @@ log = logging.getLogger(__name__)
 
 SETTLE_S = 0.002
 """So often a verdict that is due is asked for while no frame comes."""
-
-FRAMES_WAITING, FRAMES_MOST = 4, 32
-FRAME_WAITS_NS = 100 * NS_PER_MS
-"""Of more than FRAMES_WAITING a live camera's oldest frame is dropped once it has waited so long,
-or FRAMES_MOST wait. At 200 parts a second four frames are 20 ms, and a scheduler leaves a thread
-alone that long."""
 
 REOPEN_FIRST_S, REOPEN_MOST_S = 0.1, 1.0
 WATCH_S = 0.05
@@ -70,18 +63,6 @@ class Inspects(Protocol):
     def finish(self, t_ns: int) -> tuple[Inspection, ...]: ...
 
     def in_view(self) -> tuple[InView, ...]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Stands among the frames where the camera was away."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class SelfTest:
-    """Stands among the frames where the model is to be tested."""
 
 
 class Station:
@@ -124,10 +105,7 @@ class Station:
         self._watch = watch or Watch()
         self._self_tests = 1  # the one before the start
         self._books = threading.Lock()
-        self._first_seq: int | None = None
-        self._frames: Handoff[Frame | Gap | SelfTest] = Handoff(
-            FRAMES_WAITING, self._may_be_lost, self._is_fresh, FRAMES_MOST
-        )
+        self._frames = Frames(camera.live, clock.now_ns)
         self._stopping = threading.Event()
         self._readiness = Readiness(
             self._outputs, [p for p, _ in self._outboxes.values()], clock, identity.run, self._fail
@@ -281,28 +259,14 @@ class Station:
 
     def _take(self, frame: Frame, last_seq: int | None) -> int:
         self.tally.captured += 1
-        if last_seq is None:
-            self._first_seq = frame.seq
-        else:
+        if last_seq is not None:
             self.tally.lost_exposures += max(frame.seq - last_seq - 1, 0)
         self._lookout.frame_came()
         self._offer(frame)
         self._readiness.seen()
         return frame.seq
 
-    def _may_be_lost(self, item: Frame | Gap | SelfTest) -> bool:
-        """Tell whether an item that waits may make room for a newer one.
-
-        The first frame may not: only from its number on is it known which parts were not seen.
-        """
-        if not (self._camera.live and isinstance(item, Frame)):
-            return False
-        return item.seq != self._first_seq
-
-    def _is_fresh(self, item: Frame | Gap | SelfTest) -> bool:
-        return isinstance(item, Frame) and self._clock.now_ns() - item.t_ns < FRAME_WAITS_NS
-
-    def _offer(self, item: Frame | Gap | SelfTest) -> None:
+    def _offer(self, item: Item) -> None:
         dropped = self._frames.put(item)
         if isinstance(dropped, Frame):
             reason = "station stopped" if dropped is item else TOO_SLOW
@@ -324,7 +288,7 @@ class Station:
         if not self._stopping.is_set():
             self._keeper.take(self._inspector.finish(self._clock.now_ns()))
 
-    def _take_up(self, item: Frame | Gap | SelfTest) -> None:
+    def _take_up(self, item: Item) -> None:
         if isinstance(item, Gap):
             self._keeper.take(self._inspector.give_up(item.reason, self._clock.now_ns()))
         elif isinstance(item, SelfTest):

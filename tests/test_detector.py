@@ -33,6 +33,27 @@ def test_a_smaller_picture_is_not_scaled(tmp_path: Path) -> None:
     assert (found.score.tolist(), found.label.tolist()) == ([pytest.approx(0.9)], [1])
 
 
+def test_a_smaller_picture_fills_the_input_of_a_model_that_learned_it_so(tmp_path: Path) -> None:
+    size = {"height": tiny.HEIGHT, "width": tiny.WIDTH}
+    bundle = tiny.bundle(tmp_path, input={**size, "enlarge": True})
+    options = plugins.load("runtimes", "scripted").Options(
+        script=(((12, 8, 24, 16, 0.9, 1),),), height=tiny.HEIGHT, width=tiny.WIDTH
+    )
+    detector = open_detector(bundle, "scripted", options)
+    found = detector.detect(frame(tiny.HEIGHT // 2, tiny.WIDTH // 2))
+    assert found.xyxy.tolist() == [[6, 4, 12, 8]]
+
+
+def test_a_report_of_another_scale_lets_nothing_run(tmp_path: Path) -> None:
+    size = {"height": tiny.HEIGHT, "width": tiny.WIDTH}
+    page = tiny.bundle(tmp_path).manifest.model_dump(mode="json")
+    with pytest.raises(BundleError, match="parity"):
+        changed = tiny.bundle(tmp_path, **{**page, "input": {**size, "enlarge": True}})
+        open_detector(
+            changed, "scripted", plugins.load("runtimes", "scripted").Options(script=((),), **size)
+        )
+
+
 def test_a_larger_picture_is_scaled_down_and_its_boxes_up(tmp_path: Path) -> None:
     detector = scripted(tmp_path, ((12, 8, 24, 16, 0.9, 1),))
     found = detector.detect(frame(tiny.HEIGHT * 3, tiny.WIDTH * 3))
@@ -103,6 +124,25 @@ def test_a_real_runtime_finds_what_the_model_says(kind: str, package: str, tmp_p
     assert detector.runtime.name.startswith(kind)
     detector.close()
     detector.close()
+
+
+def test_one_thread_of_openvino_is_held_on_no_core(tmp_path: Path) -> None:
+    """Two models of one thread each must not share a core, as they do when both hold the first."""
+    openvino = pytest.importorskip("openvino")
+    plugin = plugins.load("runtimes", "openvino")
+    asked: list[dict[str, Any]] = []
+    compile_model = openvino.Core.compile_model
+
+    def noted(self: Any, model: Any, device: str, settings: dict[str, Any]) -> Any:
+        compiled = compile_model(self, model, device, settings)
+        asked.append({"pinned": compiled.get_property("ENABLE_CPU_PINNING"), **settings})
+        return compiled
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openvino.Core, "compile_model", noted)
+        open_detector(tiny.bundle(tmp_path), "openvino", plugin.Options(threads=1)).close()
+    assert asked[0]["INFERENCE_NUM_THREADS"] == 1
+    assert asked[0]["pinned"] is False
 
 
 def open_onnx(folder: Path, made: Any, **changes: Any) -> Detector:

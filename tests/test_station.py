@@ -21,6 +21,7 @@ from pipeline.errors import (
     PublishError,
     StoreError,
 )
+from pipeline.frames import FRAMES_MOST, FRAMES_WAITING
 from pipeline.inspection import FindsDefects, Inspector
 from pipeline.keeping import KeepsPictures, NotesIntents
 from pipeline.outputs.recording import RecordingOutput
@@ -30,7 +31,7 @@ from pipeline.publishers.file import FilePublisher
 from pipeline.recipe import Recipe
 from pipeline.records import Identity, Link, StoredPicture
 from pipeline.rules import Rulebook
-from pipeline.station import FRAMES_MOST, FRAMES_WAITING, Station, Tally
+from pipeline.station import Station, Tally
 from pipeline.store import Ledger, Outbox, read_records
 from pipeline.triggers import Trigger
 from pipeline.triggers.every_frame import EveryFrame

@@ -12,8 +12,8 @@ from pipeline.cameras.synthetic import Options as SyntheticOptions
 from pipeline.cameras.synthetic import create as synthetic
 from pipeline.clock import SystemClock
 from pipeline.errors import CameraError, ModelError
+from pipeline.frames import FRAMES_MOST
 from pipeline.monitor.figures import STATES, Snapshot
-from pipeline.station import FRAMES_MOST
 from pipeline.types import Image, Record
 from pipeline.watch import Watch
 from tests.doubles import LIMIT_S, Belt, ScriptedCamera, SpotDetector, Step, until

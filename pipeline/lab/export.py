@@ -72,6 +72,7 @@ def export_bundle(
     version: str,
     labels: Sequence[str],
     size: tuple[int, int],
+    enlarge: bool = False,
     thresholds: Mapping[str, Threshold],
     family_name: str = ULTRALYTICS,
     head: str = "yolo-e2e",
@@ -89,6 +90,7 @@ def export_bundle(
         name, version: of the bundle.
         labels: class names.
         size: height and width of the input, pixels; multiples of 32.
+        enlarge: smaller pictures fill the input, as in training.
         thresholds: per label.
         family_name: of the network, as a recipe says it.
         head: which of the network's heads, by the decoder that reads it: one of the family's HEADS.
@@ -125,7 +127,7 @@ def export_bundle(
             version=version,
             decoder=head,
             labels=tuple(labels),
-            input=Input(height=size[0], width=size[1]),
+            input=Input(height=size[0], width=size[1], enlarge=enlarge),
             thresholds=dict(thresholds),
             artefacts={"fp32": _artefact(baked)},
             licence=_licence(plain) or licence or "unknown",

@@ -82,6 +82,7 @@ def release(
         licence=page.get("licence"),
         labels=dataset.labels,
         size=tuple(page["size"]),
+        enlarge=page.get("enlarge", False),
         data=page.get("data", ()),
         thresholds={label: Threshold(fail=0.5, unsure=0.3) for label in dataset.labels},
         pictures=dataset.pictures("val")[:COMPARED],

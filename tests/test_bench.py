@@ -383,7 +383,7 @@ def test_results_that_are_none_are_refused_in_one_line(tmp_path: Path) -> None:
 def test_a_peer_that_is_not_installed_says_the_command_that_mends_it(work: Work) -> None:
     needs_a_broker()
     asked = asking(work, peer=("ultralytics_pt",), ours="scripted", weights=Path("w.pt"))
-    found = peers.peers(asked)["peers"]["ultralytics_pt"]
+    found = peers.peers(asked)["peers"][f"ultralytics_pt_{SIDE}"]
     assert found["skipped"].startswith(("not installed: python3 -m venv ENV", "no H.264 clip"))
 
 

@@ -14,6 +14,9 @@ from pipeline.errors import ModelError
 from pipeline.plugins import vendor
 from pipeline.types import Tensor
 
+FLOAT, HALF = 1, 10
+"""Types of elements, as ONNX numbers them."""
+
 QUANTISED = "Conv"
 """Only convolutions: quantising all that can be gave an mAP50-95 of 0.000, since boxes (0..640) and
 scores (0..1) meet in one tensor, and one scale for both rounds the scores away."""
@@ -102,9 +105,38 @@ def half_onnx(source: Path, out: Path) -> Path:
     once = {tuple(node.output): node for node in reversed(half.graph.node)}
     kept = [node for node in half.graph.node if once[tuple(node.output)] is node]
     del half.graph.node[:]
-    half.graph.node.extend(kept)
+    half.graph.node.extend(_without_detours(kept, half.graph.output))
     onnx.save(cast_first(half), out)
     return out
+
+
+def _without_detours(nodes: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
+    """Return nodes that pass floats on to each other as floats.
+
+    The converter casts what each node in float gives to half floats, and back for the next one: a
+    box of 531.0 px becomes one of 531.5.
+    """
+    casts = {node.output[0]: node for node in nodes if node.op_type == "Cast"}
+
+    def target(node: Any) -> int:
+        return int(next(a.i for a in node.attribute if a.name == "to"))
+
+    straight = {
+        name: casts[node.input[0]].input[0]
+        for name, node in casts.items()
+        if target(node) == FLOAT and node.input[0] in casts
+        if target(casts[node.input[0]]) == HALF
+    }
+    for node in nodes:
+        for place, name in enumerate(node.input):
+            node.input[place] = straight.get(name, name)
+    ends = {value.name for value in outputs}
+    left = [node for node in nodes if node.output[0] not in straight or node.output[0] in ends]
+    for node in left:
+        if node.output[0] in straight:  # the output must keep its name: a cast of a float to itself
+            node.input[0] = straight[node.output[0]]
+    used = {name for node in left for name in node.input} | ends
+    return [node for node in left if node.op_type != "Cast" or node.output[0] in used]
 
 
 def cast_first(model: Any) -> Any:

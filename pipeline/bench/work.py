@@ -84,8 +84,7 @@ class Work:
     def turn_s(self) -> float:
         """How long one turn of one side should be, seconds.
 
-        A station's turn lasts until the broker has confirmed its last part: some 60 ms in which
-        the cores have nothing to do, 3 % of two seconds.
+        Long enough that waiting for the last part's confirmation hardly counts.
         """
         return 0.15 if self.quick else 5.0
 

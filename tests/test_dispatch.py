@@ -15,11 +15,11 @@ from pipeline.dispatch import RECORDS_PER_SEND, Dispatch, Waits
 from pipeline.errors import DiskFull, PublishError
 from pipeline.readiness import DISK, Readiness
 from pipeline.records import Link
+from pipeline.schema import EXAMPLE
 from pipeline.store import Ledger, Outbox
 from pipeline.tally import Tally
 from pipeline.types import Record
 from tests.doubles import until
-from tests.test_store import EXAMPLE
 
 
 class Moody:

@@ -1,5 +1,6 @@
 """The lab's way from pictures to a bundle that ships, on a data set small enough for a test."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -44,13 +45,14 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_trained_weights_become_a_bundle_with_figures_and_a_card(
-    drawn: Path, recipe: Path, tmp_path: Path
+    drawn: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more = synth.write_dataset(tmp_path / "more", images=2, seed=2, size=SIZE, val_share=0)
     try:
         torch_env.prepare()
     except MissingExtra as error:
         pytest.skip(str(error))
+    laid = _types_of_the_boxes_learnt_from(monkeypatch)
     epochs: list[int] = []
     done = train.train(
         train.read_recipe(recipe),
@@ -59,6 +61,7 @@ def test_trained_weights_become_a_bundle_with_figures_and_a_card(
         on_epoch=lambda epoch, of, figures: epochs.append(epoch),
     )
     assert done.weights.is_file()
+    assert set(laid) == {"torch.float32"}, "in bfloat16 a box beyond 512 px has steps of 4 px"
     assert done.made_with["pictures"] == [7, 2]
     assert epochs[:1] == [1]
     out = tmp_path / "bundle"
@@ -78,6 +81,19 @@ def test_trained_weights_become_a_bundle_with_figures_and_a_card(
     assert {"fp16", "int8", "int8-openvino"} <= kept | gone
     named = {Path(f.path).stem for f in bundle.manifest.artefacts.values()}
     assert {f.stem for f in out.glob("tiny.*")} == named, "what was withdrawn is deleted"
+
+
+def _types_of_the_boxes_learnt_from(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that fills with the types in which the loss compares boxes."""
+    loss: Any = importlib.import_module("ultralytics.utils.loss").BboxLoss
+    forward, seen = loss.forward, []
+
+    def watched(self: Any, distances: Any, boxes: Any, *rest: Any) -> Any:
+        seen.append(str(boxes.dtype))
+        return forward(self, distances, boxes, *rest)
+
+    monkeypatch.setattr(loss, "forward", watched)
+    return seen
 
 
 @pytest.fixture

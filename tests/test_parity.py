@@ -41,8 +41,30 @@ def stack() -> Iterator[ExitStack]:
 
 
 @pytest.fixture(scope="module")
+def drawn(boards: Bundle) -> list[pictures.Sample]:
+    return list(pictures.drawn(boards.manifest.labels, BOARDS))
+
+
+@pytest.fixture(scope="module")
+def quantised(
+    boards: Bundle, drawn: list[pictures.Sample], tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """Return the shipped model as ONNX with INT8 inside."""
+    pytest.importorskip("onnxruntime")
+    size = (boards.manifest.input.height, boards.manifest.input.width)
+    shown = [sample.load()[0] for sample in drawn[:CALIBRATION]]
+    source = boards.checked_file(boards.manifest.artefacts["fp32"])
+    out = tmp_path_factory.mktemp("int8") / "int8.onnx"
+    return onnx.load(quantize.int8_for_processors(source, out, list(tensors_of(shown, size))))
+
+
+@pytest.fixture(scope="module")
 def compared(
-    boards: Bundle, stack: ExitStack, tmp_path_factory: pytest.TempPathFactory
+    boards: Bundle,
+    drawn: list[pictures.Sample],
+    quantised: Any,
+    stack: ExitStack,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Made, pictures.FrozenSet]:
     """Return the runs of the shipped model, of its mutants, and the set they were compared on."""
     pytest.importorskip("onnxruntime")
@@ -50,12 +72,7 @@ def compared(
     artefact = boards.manifest.artefacts["fp32"]
     source = boards.checked_file(artefact)
     model = onnx.load(source)
-    drawn = pictures.drawn(boards.manifest.labels, BOARDS)
     size = (boards.manifest.input.height, boards.manifest.input.width)
-    shown = [sample.load()[0] for sample in drawn[:CALIBRATION]]
-    quantised = onnx.load(
-        quantize.int8_for_processors(source, folder / "int8.onnx", list(tensors_of(shown, size)))
-    )
     half = quantize.half_onnx(source, folder / "half.onnx")
 
     def detector(name: str, made: Any) -> Detector:
@@ -127,6 +144,17 @@ def test_quantised_scales_are_what_makes_the_broken_one_red(
 ) -> None:
     sound, broken = compared[0]["sound int8"].figures, compared[0]["scales"].figures
     assert sound["tensors"]["median"] < broken["tensors"]["median"] / 3
+
+
+def test_the_body_of_an_int8_model_computes_in_bytes_and_its_head_in_floats(quantised: Any) -> None:
+    made_by = {name: node for node in quantised.graph.node for name in node.output}
+    behind = quantize._behind(quantised.graph, quantize.head_convolutions(quantised))
+    head = {node.name for node in behind}
+    assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in behind}
+    body = [n for n in quantised.graph.node if n.op_type in quantize.BODY and n.name not in head]
+    floats = [n.name for n in body if made_by[n.input[0]].op_type != "DequantizeLinear"]
+    assert len(body) > 250
+    assert floats == []
 
 
 def test_what_is_for_tensorrt_casts_the_picture_before_all_else(boards: Bundle) -> None:

@@ -193,7 +193,7 @@ def raw(*columns: tuple[float, ...]) -> tuple[Any, ...]:
 
 def as_lists(found: Detections) -> tuple[Any, ...]:
     return (
-        found.xyxy.tolist(),
+        np.round(found.xyxy.astype(float), 3).tolist(),
         np.round(found.score.astype(float), 3).tolist(),
         found.label.tolist(),
     )
@@ -210,8 +210,8 @@ def test_the_end_to_end_head_is_cut_at_the_lowest_score() -> None:
 
 def test_the_raw_head_loses_doubles_within_a_class_only() -> None:
     outputs = raw(
-        (10, 10, 8, 8, 0.6, 0.0),
-        (10, 11, 8, 8, 0.9, 0.1),
+        (10, 8, 8, 8, 0.6, 0.0),
+        (10, 10, 8, 8, 0.9, 0.1),
         (10, 10, 8, 8, 0.0, 0.7),
         (40, 40, 4, 4, 0.3, 0.0),
         (60, 60, 4, 4, 0.1, 0.1),
@@ -219,20 +219,36 @@ def test_the_raw_head_loses_doubles_within_a_class_only() -> None:
     found = decoder("yolo").read(outputs, 0.3)
     boxes_, scores, labels = as_lists(found)
     assert (scores, labels) == ([0.9, 0.7, 0.3], [0, 1, 0])
-    assert boxes_ == [[6, 7, 14, 15], [6, 6, 14, 14], [38, 38, 42, 42]]
+    assert boxes_ == [[6, 6, 14, 14], [6, 6, 14, 14], [38, 38, 42, 42]]
+
+
+def test_boxes_that_show_the_same_defect_decide_together_where_it_lies() -> None:
+    outputs = raw(
+        (10, 10, 8, 8, 0.9, 0.0),
+        (10, 11, 8, 8, 0.3, 0.0),
+        (10, 12, 8, 8, 0.8, 0.0),  # it overlaps the first by 0.6
+        (10, 11, 8, 8, 0.1, 0.5),  # another class
+    )
+    found = decoder("yolo").read(outputs, 0.3)
+    assert as_lists(found) == ([[6, 6.25, 14, 14.25], [6, 7, 14, 15]], [0.9, 0.5], [0, 1])
+
+
+def test_a_box_without_an_area_stays_what_it_is() -> None:
+    found = decoder("yolo").read(raw((10, 10, 0, 8, 0.9, 0.0)), 0.3)
+    assert found.xyxy.tolist() == [[10, 6, 10, 14]]
 
 
 def test_corners_are_read_as_corners() -> None:
     outputs = raw((6, 7, 14, 15, 0.6, 0.0), (6, 8, 14, 16, 0.9, 0.1), (38, 38, 42, 42, 0.1, 0.3))
     found = decoder("yolo-xyxy").read(outputs, 0.3)
-    assert as_lists(found) == ([[6, 8, 14, 16], [38, 38, 42, 42]], [0.9, 0.3], [0, 1])
+    assert as_lists(found) == ([[6, 7.6, 14, 15.6], [38, 38, 42, 42]], [0.9, 0.3], [0, 1])
     assert decoder("yolo-xyxy").classes(outputs) == 2
 
 
 def test_a_yolox_head_multiplies_that_something_is_there_with_what_it_is() -> None:
     rows = [
         (10, 11, 8, 8, 0.9, 0.5, 1.0),
-        (10, 12, 8, 8, 0.8, 0.1, 0.9),
+        (10, 13, 8, 8, 0.8, 0.1, 0.9),
         (40, 40, 4, 4, 0.5, 0.5, 0),
     ]
     outputs = (np.array(rows, np.float32)[None],)

@@ -107,6 +107,8 @@ def _settings(job: Job) -> dict[str, Any]:
 
 def _callbacks(job: Job) -> dict[str, Callable[[Any], None]]:
     def start(trainer: Any) -> None:
+        loss = getattr(trainer.model, "criterion", None)  # that of a run that goes on has a state
+        trainer.model.criterion = _measured_in_float(loss or trainer.model.init_criterion())
         if job.device == "cpu":
             _use_the_processor_well(trainer)
 
@@ -128,15 +130,14 @@ def _use_the_processor_well(trainer: Any) -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     trainer.model.to(memory_format=torch.channels_last)
     engine.autocast = lambda *args, **kwargs: torch.autocast("cpu", torch.bfloat16)
-    loss = getattr(trainer.model, "criterion", None)  # a run that goes on has one, with its state
-    trainer.model.criterion = _measured_in_float(loss or trainer.model.init_criterion())
 
 
 def _measured_in_float(loss: Any) -> Callable[[Any, Any], Any]:
     """Return a loss that is given what the head found as float tensors.
 
-    It lays the boxes on the picture in the type of the head's output: in bfloat16 a coordinate
-    beyond 512 px has steps of 4 px, and the overlaps that weigh what is learnt are rounded so.
+    It lays the boxes on the picture in the type of the head's output: a coordinate beyond 512 px
+    has steps of 4 px in bfloat16 (0.5 px in a GPU's half floats), and the overlaps that weigh what
+    is learnt are rounded so.
     """
 
     def measured(found: Any, batch: Any) -> Any:

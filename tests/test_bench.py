@@ -281,9 +281,15 @@ def test_the_pace_counts_every_part_and_every_arrival(work: Work) -> None:
 def test_two_configurations_are_compared_in_turns(work: Work, scripted: Variant) -> None:
     needs_a_broker()
     both = Work(work.variants, work.scratch, work.kept, against=scripted, quick=True)
-    figures = sections.SECTIONS["against"].measure(both)
-    assert figures["fps_ratio"]["rounds"] == 5
-    assert [side["variant"] for side in figures["sides"]] == ["scripted", "scripted"]
+    pair = {"fps_ratio": {"median": 1.5}}
+    earlier = {"sections": {"against": {"figures": {"pairs": {"b / a, 320 px": pair}}}}}
+    results = sections.measured("against", both, earlier)
+    pairs = results["sections"]["against"]["figures"]["pairs"]
+    name = f"scripted / scripted, {SIDE} px"
+    assert list(pairs) == ["b / a, 320 px", name]
+    assert pairs[name]["fps_ratio"]["rounds"] == 5
+    assert [side["variant"] for side in pairs[name]["sides"]] == ["scripted", "scripted"]
+    assert results["against"]["b / a, 320 px"] == 1.5
 
 
 def test_stations_are_spread_evenly_over_the_cores() -> None:

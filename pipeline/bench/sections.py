@@ -26,11 +26,13 @@ class Section:
         says: what, in a few words.
         measure: returns its figures.
         asked: it is measured only where it is asked for: by its name, or by an option.
+        gathers: the key of figures that stay beside newer ones of other names; or None.
     """
 
     says: str
     measure: Callable[[Work], dict[str, Any]]
     asked: bool = False
+    gathers: str | None = None
 
 
 SECTIONS: Mapping[str, Section] = {
@@ -42,8 +44,8 @@ SECTIONS: Mapping[str, Section] = {
     "density": Section("cameras that the machine carries", density.density),
     "parts": Section("CPU time per part on a belt", parts.parts),
     "ledger": Section("the ledger as it grows", growth.growth),
-    "against": Section("two configurations in turns", throughput.against, asked=True),
-    "peers": Section("the same model and clip in other programs", peers.peers, asked=True),
+    "against": Section("two configurations in turns", throughput.against, True, "pairs"),
+    "peers": Section("the same model and clip in other programs", peers.peers, True, "peers"),
 }
 
 
@@ -67,8 +69,8 @@ def measured(name: str, work: Work, results: Results) -> Results:
     began = time.monotonic()
     figures = SECTIONS[name].measure(work)
     earlier = results.get("sections", {}).get(name, {}).get("figures", {})
-    if name == "peers":  # those that were not asked for, and those of other sizes, stay
-        figures = {"peers": {**earlier.get("peers", {}), **figures["peers"]}}
+    if key := SECTIONS[name].gathers:
+        figures = {key: {**earlier.get(key, {}), **figures[key]}}
     taken = {
         "figures": figures,
         "seconds": round(time.monotonic() - began, 1),
@@ -159,5 +161,6 @@ _PROMISED: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "start": _of_start,
     "density": lambda f: {"cameras": f["cameras"]},
     "parts": lambda f: {"cpu_ms_per_part": f["cpu_ms_per_part"]["median"]},
+    "against": lambda f: {"against": {n: p["fps_ratio"]["median"] for n, p in f["pairs"].items()}},
     "peers": _of_peers,
 }

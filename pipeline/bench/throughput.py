@@ -57,7 +57,8 @@ def against(work: Work) -> dict[str, Any]:
     """Compare two ways to run the station, frames in memory, in turns.
 
     Returns:
-        ``fps_ratio`` and ``cpu_ratio`` (the second over the first), and each one's figures.
+        ``pairs``: by their names ``fps_ratio`` and ``cpu_ratio`` (the second over the first), and
+        each one's figures.
     """
     assert work.against is not None
     pair = (work.variant, work.against)
@@ -73,7 +74,7 @@ def against(work: Work) -> dict[str, Any]:
                 work.rounds,
                 work.progress,
             )
-    return {
+    compared = {
         "fps_ratio": ratio([r.per_s for r in sides[1]], [r.per_s for r in sides[0]]).as_dict(),
         "cpu_ratio": ratio([r.cpu_ms for r in sides[1]], [r.cpu_ms for r in sides[0]]).as_dict(),
         "sides": [
@@ -87,6 +88,7 @@ def against(work: Work) -> dict[str, Any]:
             for v, b, rounds in zip(pair, (one, two), sides, strict=True)
         ],
     }
+    return {"pairs": {f"{pair[1].text} / {pair[0].text}, {one.side} px": compared}}
 
 
 def _name(bare: Bare, size: tuple[int, int] | None) -> str:

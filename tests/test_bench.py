@@ -1,5 +1,6 @@
 """The bench: keys, counts and refusals; no test here depends on how fast anything is."""
 
+import io
 import itertools
 import json
 import re
@@ -13,6 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from pipeline.bench import density, peers, sections
@@ -28,6 +30,7 @@ from pipeline.bench.variant import Variant, open_bare, read_variant, scripted_tw
 from pipeline.bench.work import Asked, Loop, Work, usual_station
 from pipeline.bench.worker import Worker
 from pipeline.chaos.line import DECODER
+from pipeline.cli.bench import _say
 from pipeline.cli.main import app
 from pipeline.errors import ConfigError, LineguardError
 from pipeline.shipped import shipped
@@ -225,6 +228,16 @@ def test_a_section_that_was_not_measured_stays_on_the_page(tmp_path: Path) -> No
     assert after.count("## ") == before.count("## ")
     assert "4711" in after
     assert "certificate | well" in after
+
+
+def test_the_table_names_the_extra_that_is_missing() -> None:
+    shown = io.StringIO()
+    people = Console(file=shown, width=200)
+    skipped = {"ultralytics_onnx": {"skipped": "install it with: pip install 'lineguard[bench]'"}}
+    taken = {"figures": {"peers": skipped}, "quick": False}
+    machine = {"cpu": "a processor", "cores": 2, "python": "3.11"}
+    _say({"sections": {"peers": taken}, "machine": machine}, people)
+    assert "'lineguard[bench]'" in shown.getvalue()
 
 
 SECTION_KEYS: dict[str, list[str]] = {

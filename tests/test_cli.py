@@ -197,7 +197,7 @@ def test_bench_compares_two_ways_to_run_the_station_and_keeps_what_it_found(
     done = lineguard("bench", *words, *kept, home=tmp_path)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
-    found = figures["sections"]["against"]["figures"]
+    (found,) = figures["sections"]["against"]["figures"]["pairs"].values()
     assert 0 < found["fps_ratio"]["min"] <= found["fps_ratio"]["median"]
     assert [side["runtime"] for side in found["sides"]] == ["onnx/cpu/fp32"] * 2
     assert figures["machine"]["cores"] > 0

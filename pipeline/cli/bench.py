@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cli.options import JsonFile, write_json
@@ -211,7 +212,7 @@ def _say(results: Results, people: Console) -> None:
     for name, taken in sections.items():
         table = Table("what", "figure", "range", title=f"{name}: {SECTIONS[name].says}")
         for row in rows_of(name, taken["figures"]):
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         people.print(table)
         if taken["quick"]:
             people.print("taken with --quick: too short to be quoted", style="yellow")

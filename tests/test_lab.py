@@ -83,6 +83,25 @@ def test_trained_weights_become_a_bundle_with_figures_and_a_card(
     assert {f.stem for f in out.glob("tiny.*")} == named, "what was withdrawn is deleted"
 
 
+def test_a_recipe_that_reads_the_classic_head_trains_no_other(
+    drawn: Path, recipe: Path, tmp_path: Path
+) -> None:
+    try:
+        torch_env.prepare()
+    except MissingExtra as error:
+        pytest.skip(str(error))
+    page = train.read_recipe(recipe) | {"epoch_mix": [4]}
+    page["bundle"] = page["bundle"] | {"decoder": "yolo"}
+    done = train.train(page, [drawn], tmp_path / "run")
+    network = families.family("ultralytics").load(done.weights, LABELS)
+    trained = dict(network.module("yolo").named_parameters())
+    assert trained
+    assert not [name for name in trained if "one2one" in name]
+    assert network.onnx(tmp_path, (SIZE, SIZE), "yolo", export.OPSET).is_file()
+    with pytest.raises(ConfigError, match="no head that lists each defect once"):
+        network.module("yolo-e2e")
+
+
 def _types_of_the_boxes_learnt_from(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list that fills with the types in which the loss compares boxes."""
     loss: Any = importlib.import_module("ultralytics.utils.loss").BboxLoss

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.cameras import rtsp
+from pipeline.cameras._formats import SplitPictures
 from pipeline.clock import SystemClock
 from pipeline.errors import CameraError, ConfigError
 from tests import rtsp_server
@@ -86,6 +87,31 @@ def test_halves_of_pictures_are_refused(start: Start) -> None:
     frames = camera_of(start(sets=-1)).frames()
     with pytest.raises(CameraError, match="comes as halves of pictures"):
         pytest.fail(f"a half was handed out as frame {next(frames).seq}")
+
+
+KEY, OTHER = True, False
+GOOD = [(33.0 * i, OTHER) for i in range(3, 15)]
+NEXT_HALVES = [(500.0, KEY), (500.0, KEY)]
+NEXT_WHOLE = [(500.0, KEY), (533.0, OTHER), (566.0, OTHER)]
+
+
+@pytest.mark.parametrize(
+    ("stream", "whole", "are_split"),
+    [
+        ([(0.0, KEY), (0.0, OTHER), (33.0, OTHER), *NEXT_WHOLE], 5, False),
+        ([(0.0, KEY), (33.0, KEY), (66.0, KEY), (100.0, KEY)], 2, False),
+        ([(0.0, KEY), (0.0, KEY), *GOOD, *NEXT_HALVES], 0, True),
+        ([(0.0, KEY), (33.0, KEY), *GOOD, *NEXT_HALVES], 0, True),
+        ([(0.0, KEY), (0.0, KEY), *GOOD, *NEXT_WHOLE], 2, False),
+    ],
+    ids=["whole", "key pictures alone", "halves", "halves of two stamps", "whole after a doubt"],
+)
+def test_halves_show_as_two_key_pictures(
+    stream: list[tuple[float, bool]], whole: int, are_split: bool
+) -> None:
+    pictures = SplitPictures()
+    assert sum(pictures.is_whole(at_ms, is_key) for at_ms, is_key in stream) == whole
+    assert pictures.are_split == are_split
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["closed", "hung"])

@@ -1,4 +1,4 @@
-"""Tell from undecoded packets that a stream changes its format, which OpenCV hides by scaling."""
+"""Tell what OpenCV hides of a stream: a change of its format, and pictures that come as halves."""
 
 from collections.abc import Callable, Mapping
 
@@ -27,6 +27,45 @@ class ParameterSets:
         changed = bool(self._known and found and self._known.isdisjoint(found))
         self._known |= found
         return changed
+
+
+class SplitPictures:
+    """Tells whole pictures from halves.
+
+    Where an encoder cuts its pictures into slices and repeats the parameter sets before each, as
+    GStreamer does without h264parse, FFmpeg takes each slice of a key picture for a picture: 63
+    came for 60, and the smear of the halves stayed until the next key picture. It shows as two
+    key pictures in a row, of one time stamp. The first two pictures of any stream may have the
+    same stamp, and the first halves may have two; so the first picture is left out, and after two
+    key pictures at the start the next ones decide.
+
+    Attributes:
+        are_split: the stream hands out halves.
+    """
+
+    PATIENCE = 900
+
+    def __init__(self) -> None:
+        self.are_split = False
+        self._last: tuple[float, bool] | None = None  # time stamp, whether it is a key picture
+        self._is_start = True
+        self._doubtful = 0  # pictures since two key pictures that may have been halves
+
+    def is_whole(self, at_ms: float, is_key: bool) -> bool:
+        """Judge the next picture by its time stamp and whether it is a key picture."""
+        last, self._last = self._last, (at_ms, is_key)
+        if last is None:
+            return False
+        if is_key and last[1]:
+            same = at_ms == last[0]
+            self.are_split = same and at_ms > 0
+            self._doubtful = int(same or self._is_start)
+        elif self._doubtful:
+            was_alone = last[1] and self._doubtful > 1
+            self._doubtful = 0 if was_alone else self._doubtful + 1
+            self.are_split = self._doubtful > self.PATIENCE
+        self._is_start = False
+        return not self._doubtful
 
 
 def _codec_name(number: int) -> str:

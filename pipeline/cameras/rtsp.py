@@ -10,7 +10,7 @@ import cv2
 from pydantic import Field
 
 from pipeline.cameras._capture import Exposures, Opening
-from pipeline.cameras._formats import ParameterSets
+from pipeline.cameras._formats import ParameterSets, SplitPictures
 from pipeline.clock import NS_PER_MS, Clock
 from pipeline.errors import CameraError, ConfigError
 from pipeline.plugins import ConfigPath
@@ -79,12 +79,13 @@ class Rtsp:
             self._connect(opening)
             if self._options.watch_format:
                 watch.start(self._login_url(), self._timeouts())
-            pictures = _Pictures()
+            pictures = SplitPictures()
             asked_ns = self._clock.now_ns()
             while (image := opening.read()) is not None and not self._is_late(asked_ns):
                 if watch.fault is not None and not opening.ended:
                     raise CameraError(f"camera '{self._name}': {self._shown_url}: {watch.fault}")
-                if pictures.is_whole(opening):
+                is_key = opening.get(cv2.CAP_PROP_FRAME_TYPE) == ord("I")
+                if pictures.is_whole(opening.get(cv2.CAP_PROP_POS_MSEC), is_key):
                     yield self._exposures.frame(self._checked(image))
                 elif pictures.are_split:
                     raise self._split()
@@ -207,43 +208,6 @@ class _FormatWatch:
     def _lost(self, reason: str) -> None:
         if not self._left.wait(self._patience_s):
             self.fault = reason
-
-
-class _Pictures:
-    """Tells whole pictures from halves.
-
-    Where an encoder cuts its pictures into slices and repeats the parameter sets before each, as
-    GStreamer does without h264parse, FFmpeg takes each slice of a key picture for a picture: 63
-    came for 60, and the smear of the halves stayed until the next key picture. It shows as two
-    key pictures of one time stamp. The first two pictures of a good stream may have the same
-    stamp too; so the first one is left out, and after such a pair the next key picture decides.
-
-    Attributes:
-        are_split: the stream hands out halves.
-    """
-
-    PATIENCE = 900
-
-    def __init__(self) -> None:
-        self.are_split = False
-        self._last: tuple[float, bool] | None = None  # time stamp, whether it is a key picture
-        self._doubtful = 0  # pictures since a pair at the start
-
-    def is_whole(self, opening: Opening) -> bool:
-        """Judge the picture that was read last."""
-        at_ms = opening.get(cv2.CAP_PROP_POS_MSEC)
-        is_key = opening.get(cv2.CAP_PROP_FRAME_TYPE) == ord("I")
-        last, self._last = self._last, (at_ms, is_key)
-        if last is None:
-            return False
-        if is_key and last == self._last:
-            self.are_split = at_ms > 0
-            self._doubtful = 1
-        elif self._doubtful:
-            is_settled = last[1] and last[0] > 0
-            self._doubtful = 0 if is_settled else self._doubtful + 1
-            self.are_split = self._doubtful > self.PATIENCE
-        return not self._doubtful
 
 
 def _checked_url(url: str, name: str) -> str:

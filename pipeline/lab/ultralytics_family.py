@@ -67,6 +67,11 @@ class Trained:
     def module(self, head: str, form: str | None = None) -> Any:
         torch: Any = vendor("torch", "lab")
         network = self._model.model.float().eval()
+        if head == "yolo-e2e" and getattr(network.model[-1], "one2one_cv2", None) is None:
+            raise ConfigError(
+                f"{self._weights}: they have no head that lists each defect once; export them with "
+                "bundle.decoder: yolo, or train a network of end2end: true with yolo-e2e"
+            )
         network.end2end = head == "yolo-e2e"
         for module in network.modules():
             if form is not None and hasattr(module, "export"):
@@ -107,6 +112,8 @@ def _settings(job: Job) -> dict[str, Any]:
 
 def _callbacks(job: Job) -> dict[str, Callable[[Any], None]]:
     def start(trainer: Any) -> None:
+        if job.recipe.get("bundle", {}).get("decoder") == "yolo":
+            _train_the_classic_head_alone(trainer)
         loss = getattr(trainer.model, "criterion", None)  # that of a run that goes on has a state
         trainer.model.criterion = _measured_in_float(loss or trainer.model.init_criterion())
         if job.device == "cpu":
@@ -116,6 +123,17 @@ def _callbacks(job: Job) -> dict[str, Callable[[Any], None]]:
         job.on_epoch(trainer.epoch + 1, trainer.epochs, dict(trainer.metrics))
 
     return {"on_train_start": start, "on_fit_epoch_end": end}
+
+
+def _train_the_classic_head_alone(trainer: Any) -> None:
+    """Drop the head that lists each defect once, where a network has it: a fifth of a step's time.
+
+    It reads the body and teaches it nothing, and the longer a run lasts the more its loss outweighs
+    the classic head's.
+    """
+    for network in (trainer.model, trainer.ema.ema):
+        network.model[-1].one2one_cv2 = network.model[-1].one2one_cv3 = None
+        network.criterion = None  # one of both heads, in a run that goes on
 
 
 def _use_the_processor_well(trainer: Any) -> None:

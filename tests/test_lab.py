@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.bundle import Threshold, open_bundle
+from pipeline.bundle import Threshold, open_bundle, sha256_of
 from pipeline.cli.bundles import is_permissive
 from pipeline.errors import ConfigError, MissingExtra
 from pipeline.lab import datasets, export, families, synth, torch_env, train
@@ -100,6 +100,16 @@ def test_a_recipe_that_reads_the_classic_head_trains_no_other(
     assert network.onnx(tmp_path, (SIZE, SIZE), "yolo", export.OPSET).is_file()
     with pytest.raises(ConfigError, match="no head that lists each defect once"):
         network.module("yolo-e2e")
+    taught = train.train(page, [drawn], tmp_path / "taught", teacher=done.weights)
+    assert taught.made_with["teacher_sha256"] == sha256_of(done.weights)
+    assert "train/dis_loss" in (tmp_path / "taught" / "results.csv").read_text()
+    kept = dict(
+        families.family("ultralytics")
+        .load(taught.weights, LABELS)
+        .module("yolo")
+        .named_parameters()
+    )
+    assert kept.keys() == trained.keys(), "the teacher is no part of what it taught"
 
 
 def _types_of_the_boxes_learnt_from(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -162,23 +172,25 @@ def test_a_network_of_the_permissive_family_becomes_a_bundle_that_says_so(
 
 
 @pytest.mark.parametrize(
-    ("changes", "hours", "said"),
+    ("changes", "options", "said"),
     [
-        ({"family": "none"}, None, "family: 'none' is none of: ultralytics, yolox"),
-        ({"model": "yolox-q"}, None, "model: 'yolox-q' is none of"),
-        ({}, 1.0, "--hours: the family yolox trains by epochs"),
+        ({"family": "none"}, {}, "family: 'none' is none of: ultralytics, yolox"),
+        ({"model": "yolox-q"}, {}, "model: 'yolox-q' is none of"),
+        ({}, {"hours": 1.0}, "--hours: the family yolox trains by epochs"),
+        ({}, {"teacher": Path(__file__)}, "--teacher: the family yolox learns from data alone"),
+        ({}, {"teacher": Path("none.pt")}, "none.pt: no weights to learn from"),
     ],
 )
 def test_what_a_family_cannot_do_is_refused(
     drawn: Path,
     yolox: dict[str, Any],
     changes: dict[str, Any],
-    hours: float | None,
+    options: dict[str, Any],
     said: str,
     tmp_path: Path,
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        train.train(yolox | changes, [drawn], tmp_path / "run", hours=hours)
+        train.train(yolox | changes, [drawn], tmp_path / "run", **options)
 
 
 def test_the_hash_of_a_data_set_changes_with_one_label(drawn: Path) -> None:

@@ -100,6 +100,10 @@ def train(
     recipe: Annotated[Path, typer.Option(help="Training recipe; see configs/lab/.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     start: Annotated[Path | None, typer.Option(help="Weights (.pt) to start from.")] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="Weights (.pt) of a larger network of the same classes, to learn from."),
+    ] = None,
     hours: Annotated[float | None, typer.Option(help="End within this time.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the run's last checkpoint.")] = False,
@@ -125,6 +129,7 @@ def train(
         hours=hours,
         epochs=epochs,
         start=start,
+        teacher=teacher,
         resume=resume,
         device=device,
         on_epoch=on_epoch,

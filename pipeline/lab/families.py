@@ -31,6 +31,7 @@ class Job:
         last: the last checkpoint, in that folder.
         hours, epochs: instead of the recipe's epochs, if not None.
         start: weights to start from instead of random ones.
+        teacher: weights of a larger network whose features are learnt as well, or None.
         resume: go on from the last checkpoint.
         device: ``cpu``, or the number of a CUDA device.
         on_epoch: told (epoch, of, figures) after each epoch.
@@ -46,6 +47,7 @@ class Job:
     hours: float | None
     epochs: int | None
     start: Path | None
+    teacher: Path | None
     resume: bool
     device: str
     on_epoch: Callable[[int, int, dict[str, float]], None]

@@ -60,6 +60,7 @@ def train(
     hours: float | None = None,
     epochs: int | None = None,
     start: Path | None = None,
+    teacher: Path | None = None,
     resume: bool = False,
     device: str = "cpu",
     on_epoch: Callable[[int, int, dict[str, float]], None] = lambda epoch, of, figures: None,
@@ -73,6 +74,8 @@ def train(
         hours: stop after this time, the learning rate ending its way by then; or None.
         epochs: instead of the recipe's.
         start: weights (.pt) to start from instead of random ones.
+        teacher: weights (.pt) of a larger network of the same classes, whose features are learnt
+            as well (distillation).
         resume: go on from the last checkpoint in ``out``.
         device: ``cpu``, or the number of a CUDA device.
         on_epoch: told (epoch, of, figures) after each epoch.
@@ -88,8 +91,9 @@ def train(
     last = out / "weights" / "last.pt"
     if resume and not last.is_file():
         raise ConfigError(f"{last}: no checkpoint to resume from; start without --resume")
-    if start is not None and not start.is_file():
-        raise ConfigError(f"{start}: no weights to start from")
+    for given, use in ((start, "start"), (teacher, "learn")):
+        if given is not None and not given.is_file():
+            raise ConfigError(f"{given}: no weights to {use} from")
     chosen = family(recipe.get("family", ULTRALYTICS))
     job = Job(
         recipe=recipe,
@@ -102,6 +106,7 @@ def train(
         hours=hours,
         epochs=epochs,
         start=start,
+        teacher=teacher,
         resume=resume,
         device=device,
         on_epoch=on_epoch,
@@ -113,6 +118,7 @@ def train(
         "pictures": [len(part) for part in pictures],
         "hours_asked": hours,
         "started_from_sha256": sha256_of(start) if start else None,
+        "teacher_sha256": sha256_of(teacher) if teacher else None,
     }
     (out / "made_with.json").write_text(json.dumps(made_with, indent=1), encoding="utf-8")
     return Trained(last, made_with)

@@ -27,6 +27,8 @@ _FIXED: dict[str, Any] = {"workers": 0, "plots": False, "verbose": False, "exist
 
 def train(job: Job) -> None:
     """Train; see Family."""
+    if job.teacher is not None:
+        load(job.teacher, job.labels)  # refuses what cannot teach
     ultralytics = torch_env.prepare()
     model = ultralytics.YOLO(str(job.last if job.resume else job.start or job.recipe["model"]))
     for event, act in _callbacks(job).items():
@@ -107,6 +109,7 @@ def _settings(job: Job) -> dict[str, Any]:
     settings = dict(job.recipe["settings"]) | _FIXED
     settings |= {"epochs": job.epochs} if job.epochs else {}
     settings |= {"time": job.hours} if job.hours else {}
+    settings |= {"distill_model": str(job.teacher)} if job.teacher else {}
     return settings | {"nbs": settings.get("batch", 8)}
 
 
@@ -131,7 +134,8 @@ def _train_the_classic_head_alone(trainer: Any) -> None:
     It reads the body and teaches it nothing, and the longer a run lasts the more its loss outweighs
     the classic head's.
     """
-    for network in (trainer.model, trainer.ema.ema):
+    for model in (trainer.model, trainer.ema.ema):
+        network = getattr(model, "student_model", model)
         network.model[-1].one2one_cv2 = network.model[-1].one2one_cv3 = None
         network.criterion = None  # one of both heads, in a run that goes on
 

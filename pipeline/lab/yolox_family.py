@@ -29,6 +29,8 @@ def train(job: Job) -> None:
     """Train; see Family."""
     if job.hours is not None:
         raise ConfigError("--hours: the family yolox trains by epochs; use --epochs")
+    if job.teacher is not None:
+        raise ConfigError("--teacher: the family yolox learns from data alone; leave it out")
     size = _size_of(job.recipe["model"])
     torch = torch_env.prepare_torch(EXTRA)
     model = _yolox(size, len(job.labels), job.last if job.resume else job.start)

@@ -336,7 +336,8 @@ def results_of_all() -> dict[str, Any]:
     names = ("memory_640", "memory_320", "h264_640", "h264_1080")
     start = {"first_verdict_s": one, "rss_mb": 150.0, "most_mb": 160.0, "growth_mb": 0.0,
              "parts": 5}  # fmt: skip
-    peer = {"fps_ratio": one, "cpu_ms_per_part": one, "fps": {"theirs": one},
+    peer = {"fps_ratio": one, "cpu_per_part_ratio": one, "fps": {"theirs": one},
+            "cpu_ms_per_part": {"ours": one, "theirs": one},
             "versions": {"x": "1"}, "ours": "onnx/cpu/fp32"}  # fmt: skip
     turn = {"latency_ms": shares, "to_subscriber_ms": shares, "parts": 5, "lost": 0}
     figures = {
@@ -359,6 +360,7 @@ def test_the_promised_keys_are_plain_numbers() -> None:
         "ultralytics_pt", "ultralytics_onnx", "ultralytics_openvino", "roboflow_int8",
         "roboflow_fp32",
     }  # fmt: skip
+    assert found["peers_cpu_per_part"].keys() == found["peers"].keys()
     assert found["cold_start_s"] == {"onnx": 0.9, "openvino": 0.9}
     assert found["rss_mb"] == 150.0
     assert found["cpu_ms_per_part"] == 0.9

@@ -270,7 +270,11 @@ def _of_peers(figures: Figures) -> list[Row]:
             continue
         rows.append((f"{name}: station / peer, frames a second", *_spread(peer["fps_ratio"], "x")))
         rows.append((f"{name}: its frames a second", *_spread(peer["fps"]["theirs"])))
-        rows.append((f"{name}: its CPU time per part", *_spread(peer["cpu_ms_per_part"], " ms")))
+        per_part = peer["cpu_ms_per_part"]
+        ratio = peer["cpu_per_part_ratio"]
+        rows.append((f"{name}: peer / station, CPU time per part", *_spread(ratio, "x")))
+        rows.append((f"{name}: its CPU time per part", *_spread(per_part["theirs"], " ms")))
+        rows.append((f"{name}: the station's CPU time per part", *_spread(per_part["ours"], " ms")))
         versions = ", ".join(f"{k} {v}" for k, v in peer["versions"].items())
         rows.append((f"{name}: ours, theirs", peer["ours"], versions))
     return rows

@@ -11,7 +11,7 @@ from pipeline.assembly import build, open_camera
 from pipeline.bench.broker import Broker, broker
 from pipeline.bench.figures import Round, spread
 from pipeline.bench.pictures import clip
-from pipeline.bench.variant import measurable
+from pipeline.bench.variant import Variant, measurable
 from pipeline.bench.work import Work, bare_of
 from pipeline.clock import SystemClock
 from pipeline.config import StationConfig, load
@@ -38,7 +38,7 @@ def parts(work: Work) -> dict[str, Any]:
     frames = 0
     with broker(work.scratch) as by:
         for number in range(rounds):
-            took, records, frames = replayed(work, file, by)
+            took, records, frames = replayed(work, work.variant, file, by)
             taken.append(took)
             said.append(tuple(r.verdict.value for r in records))
             work.progress(number + 1, rounds)
@@ -63,10 +63,12 @@ def line_clip(work: Work) -> Path:
     return file if file.exists() else clip(work.kept, *DRAWN, frames=600)
 
 
-def replayed(work: Work, file: Path, by: Broker) -> tuple[Round, tuple[Record, ...], int]:
+def replayed(
+    work: Work, variant: Variant, file: Path, by: Broker
+) -> tuple[Round, tuple[Record, ...], int]:
     """Play a clip through the station of boards-line; return what it took, by part."""
     records: list[Record] = []
-    config = _config(work, file, by)
+    config = _config(work, variant, file, by)
     clock = SystemClock()
     station = build(config, clock, records.append, open_camera(config, clock))
     cpu_s, began = time.process_time(), time.perf_counter()
@@ -75,19 +77,19 @@ def replayed(work: Work, file: Path, by: Broker) -> tuple[Round, tuple[Record, .
     return took, tuple(records), tally.captured
 
 
-def _config(work: Work, file: Path, by: Broker) -> StationConfig:
+def _config(work: Work, variant: Variant, file: Path, by: Broker) -> StationConfig:
     folder = work.folder("parts")
-    with bare_of(work.variant) as bare:
+    with bare_of(variant) as bare:
         bundle = measurable(bare, work.scratch)
     sections: dict[str, Any] = {
         "camera": source_section(file, realtime=False),
-        "model": {"bundle": str(bundle.resolve()), "runtime": dict(work.variant.runtime)},
+        "model": {"bundle": str(bundle.resolve()), "runtime": dict(variant.runtime)},
         "store": {"path": str(folder / "store"), "pictures": "rejects"},
         "outputs": [{"kind": "journal", "path": str(folder / "gate.jsonl")}],
         "publishers": [{"kind": "mqtt", "port": by.port}],
     }
     page = shipped(STATION)
     whole = load(page, sections).document.model_dump(mode="json", exclude_defaults=True)
-    for section, values in work.variant.settings.items():
+    for section, values in variant.settings.items():
         sections[section] = {**whole.get(section, {}), **sections.get(section, {}), **values}
     return load(page, sections)

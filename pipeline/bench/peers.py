@@ -10,21 +10,20 @@ import os
 import subprocess
 import sys
 import venv
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 
 from pipeline.bench import parts as part_costs
-from pipeline.bench.broker import broker
+from pipeline.bench.broker import Broker, broker
 from pipeline.bench.figures import Round, in_turns, ratio, spread
 from pipeline.bench.line import MeasuredLine
 from pipeline.bench.pictures import REJECTS, clip, played, sample
-from pipeline.bench.variant import Bare, read_variant, recipe_that_rejects, station_file
+from pipeline.bench.variant import Bare, Variant, read_variant, recipe_that_rejects, station_file
 from pipeline.bench.work import Work, bare_of
 from pipeline.bench.worker import Worker
 from pipeline.bundle import open_bundle
@@ -78,23 +77,19 @@ def peers(work: Work) -> dict[str, Any]:
     Returns:
         By peer, with the side of the model's input unless that is 640: ``fps_ratio`` (the
         station's over the peer's, round by round), ``fps`` and ``cpu_ms`` per frame of both,
-        ``cpu_ms_per_part`` on the clip of a line, every frame of which the peer looks at,
-        ``versions``; or ``skipped``, why and what mends it.
+        ``cpu_ms_per_part`` of both on the clip of a line, every frame of which the peer looks at,
+        ``cpu_per_part_ratio`` (the peer's over the station's), ``versions``; or ``skipped``, why
+        and what mends it.
     """
     wanted = work.asked.peer or tuple(PEERS)
     found: dict[str, Any] = {}
-
-    @cache
-    def parts_on_line() -> int:
-        with broker(work.folder("count")) as by:
-            return part_costs.replayed(work, part_costs.line_clip(work), by)[0].count
 
     height = open_bundle(work.variant.bundle).manifest.input.height
     of_side = "" if height == USUAL_SIDE else f"_{height}"
     for number, name in enumerate(wanted):
         work.note(name)
         try:
-            found[name + of_side] = _beside(work, name, parts_on_line)
+            found[name + of_side] = _beside(work, name)
         except LineguardError as error:
             found[name + of_side] = {"skipped": str(error)}
         work.progress(number + 1, len(wanted))
@@ -147,7 +142,7 @@ def _made(work: Work, name: str) -> Path:
     return folder
 
 
-def _beside(work: Work, name: str, parts_on_line: Callable[[], int]) -> dict[str, Any]:
+def _beside(work: Work, name: str) -> dict[str, Any]:
     peer = PEERS[name]
     ours = read_variant(work.asked.ours or peer.ours, work.variant.bundle)
     frames = QUICK_FRAMES if work.quick else FRAMES
@@ -167,7 +162,7 @@ def _beside(work: Work, name: str, parts_on_line: Callable[[], int]) -> dict[str
             work.rounds,
             lambda *_: None,
         )
-        per_part = _per_part(work, theirs, parts_on_line())
+        our_part, their_part = _per_part(work, ours, theirs, by)
     return {
         "fps_ratio": ratio([r.per_s for r in us], [r.per_s for r in them]).as_dict(),
         "cpu_ratio": ratio([r.cpu_ms for r in them], [r.cpu_ms for r in us]).as_dict(),
@@ -179,7 +174,11 @@ def _beside(work: Work, name: str, parts_on_line: Callable[[], int]) -> dict[str
             "ours": spread([r.cpu_ms for r in us], 2).as_dict(),
             "theirs": spread([r.cpu_ms for r in them], 2).as_dict(),
         },
-        "cpu_ms_per_part": per_part,
+        "cpu_per_part_ratio": ratio(their_part, our_part).as_dict(),
+        "cpu_ms_per_part": {
+            "ours": spread(our_part, 1).as_dict(),
+            "theirs": spread(their_part, 1).as_dict(),
+        },
         "ours": bare.name,
         "proved": bare.proved,
         "versions": hello.get("versions", {}),
@@ -192,19 +191,29 @@ def _turn(theirs: Worker, film: Path, frames: int) -> Round:
     return Round(answer["frames"], answer["seconds"], answer["cpu_s"])
 
 
-def _per_part(work: Work, theirs: Worker, parts: int) -> dict[str, Any]:
-    """Return a peer's CPU time per part of the line's clip, of which it sees every frame.
+def _per_part(
+    work: Work, ours: Variant, theirs: Worker, by: Broker
+) -> tuple[list[float], list[float]]:
+    """Return our CPU time and a peer's per part of the line's clip, ms, round by round.
 
-    Measured on its first frames, and multiplied: a frame costs a peer the same with and without a
-    part in it.
+    The station replays the clip; the peer sees its first frames, and that is multiplied: a frame
+    costs a peer the same with and without a part in it.
     """
     film = part_costs.line_clip(work)
     capture = cv2.VideoCapture(str(film))
     total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()
     frames = QUICK_FRAMES if work.quick else LINE_FRAMES
-    taken = [_turn(theirs, film, frames).cpu_ms for _ in range(work.rounds)]
-    return spread([ms * total / parts for ms in taken], 1).as_dict()
+    us, them = in_turns(
+        [
+            lambda: part_costs.replayed(work, ours, film, by)[0],
+            lambda: _turn(theirs, film, frames),
+        ],
+        work.rounds,
+        lambda *_: None,
+    )
+    per_part = total / us[0].count
+    return [r.cpu_ms for r in us], [r.cpu_ms * per_part for r in them]
 
 
 def _peer(work: Work, name: str, bare: Bare) -> Worker:

@@ -150,7 +150,7 @@ def _of_peers(figures: Mapping[str, Any]) -> dict[str, Any]:
     known = {n: p for n, p in figures["peers"].items() if "skipped" not in p}
     return {
         "peers": {n: p["fps_ratio"]["median"] for n, p in known.items()},
-        "peers_cpu_ms_per_part": {n: p["cpu_ms_per_part"]["median"] for n, p in known.items()},
+        "peers_cpu_per_part": {n: p["cpu_per_part_ratio"]["median"] for n, p in known.items()},
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.gate.client import _connected
+from pipeline.gate.client import connected
 from pipeline.gate.wire import packed
 from pipeline.plc.fake import FakePlc
 from pipeline.plc.signals import Code, Inputs, Signals
@@ -128,7 +128,7 @@ def running(folder: Path, page: dict[str, Any]) -> Iterator[RunningStation]:
 
 def end_guard(store: Path) -> None:
     """Ask a guard that was left behind to go: a station with other outputs comes."""
-    connection = _connected(store) if store.exists() else None
+    connection = connected(store) if store.exists() else None
     if connection is not None:
         with connection:
             connection.sendall(packed({"do": "attach", "spec": "{}", "run": ""}))

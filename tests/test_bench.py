@@ -30,7 +30,7 @@ from pipeline.bench.variant import Variant, open_bare, read_variant, scripted_tw
 from pipeline.bench.work import Asked, Loop, Work, usual_station
 from pipeline.bench.worker import Worker
 from pipeline.chaos.line import DECODER
-from pipeline.cli.bench import _say
+from pipeline.cli.bench import show
 from pipeline.cli.main import app
 from pipeline.errors import ConfigError, LineguardError
 from pipeline.shipped import shipped
@@ -236,7 +236,7 @@ def test_the_table_names_the_extra_that_is_missing() -> None:
     skipped = {"ultralytics_onnx": {"skipped": "install it with: pip install 'lineguard[bench]'"}}
     taken = {"figures": {"peers": skipped}, "quick": False}
     machine = {"cpu": "a processor", "cores": 2, "python": "3.11"}
-    _say({"sections": {"peers": taken}, "machine": machine}, people)
+    show({"sections": {"peers": taken}, "machine": machine}, people)
     assert "'lineguard[bench]'" in shown.getvalue()
 
 

@@ -148,7 +148,7 @@ def test_quantised_scales_are_what_makes_the_broken_one_red(
 
 def test_the_body_of_an_int8_model_computes_in_bytes_and_its_head_in_floats(quantised: Any) -> None:
     made_by = {name: node for node in quantised.graph.node for name in node.output}
-    behind = quantize._behind(quantised.graph, quantize.head_convolutions(quantised))
+    behind = quantize.nodes_behind(quantised.graph, quantize.head_convolutions(quantised))
     head = {node.name for node in behind}
     assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in behind}
     body = [n for n in quantised.graph.node if n.op_type in quantize.BODY and n.name not in head]

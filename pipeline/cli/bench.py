@@ -142,7 +142,7 @@ def bench(
         with tempfile.TemporaryDirectory(prefix="lineguard-bench-") as scratch:
             whole = work.Work(variants, Path(scratch), kept, other, quick, asked=asked)
             results = _all_measured(names, whole, results, file)
-    _say(results, people)
+    show(results, people)
     if write is not None:
         write_page(results, write)
         people.print(f"{write}: written")
@@ -201,7 +201,8 @@ def _pairs(given: Sequence[str]) -> Mapping[str, str]:
     return {name: path for name, _, path in pairs}
 
 
-def _say(results: Results, people: Console) -> None:
+def show(results: Results, people: Console) -> None:
+    """Print what was measured, a table for each section."""
     from pipeline.bench.page import rows_of
     from pipeline.bench.sections import SECTIONS
 

@@ -188,7 +188,7 @@ class Gate:
 
 def is_guarded(folder: Path) -> bool:
     """Tell whether a guard serves this store now: one that a killed station has left."""
-    connection = _connected(folder)
+    connection = connected(folder)
     if connection is not None:
         connection.close()
     return connection is not None
@@ -202,7 +202,7 @@ def _attached(spec: Spec, folder: Path, run: str) -> socket.socket:
     """Return a connection to a guard that has this spec; start one if there is none."""
     deadline = time.monotonic() + OPEN_S
     while time.monotonic() < deadline:
-        connection = _connected(folder)
+        connection = connected(folder)
         if connection is None:
             _start_guard(spec, folder)
             continue
@@ -218,7 +218,8 @@ def _attached(spec: Spec, folder: Path, run: str) -> socket.socket:
     raise OutputError(f"{folder}: the guard of the gate does not answer; see {folder / LOG}")
 
 
-def _connected(folder: Path) -> socket.socket | None:
+def connected(folder: Path) -> socket.socket | None:
+    """Return a connection to the guard of a store, or None if there is none."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(2.0)
     try:

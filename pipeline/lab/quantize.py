@@ -101,7 +101,7 @@ def half_onnx(source: Path, out: Path) -> Path:
     first = next(node for node in model.graph.node if node.op_type == CONVOLUTION)
     last = head_convolutions(model)
     before = _convolutions_before(model, [name for node in last for name in node.input])
-    stays = [first, *_behind(model.graph, before)]
+    stays = [first, *nodes_behind(model.graph, before)]
     stays += [node for node in model.graph.node if node.op_type == "Cast"]
     # By name: the objects that stand for nodes come and go, and with them what id() says.
     named = sorted({node.name for node in stays})
@@ -194,7 +194,7 @@ def _convolutions_before(model: Any, names: Sequence[str]) -> list[Any]:
     return found
 
 
-def _behind(graph: Any, convolutions: Sequence[Any]) -> list[Any]:
+def nodes_behind(graph: Any, convolutions: Sequence[Any]) -> list[Any]:
     """Return convolutions and all nodes that use what they give, in any number of steps."""
     reached = {name for node in convolutions for name in node.output}
     behind = list(convolutions)
@@ -210,7 +210,7 @@ def _quantise(source: Path, out: Path, tensors: Sequence[Tensor], *, symmetric: 
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     ort = vendor("onnxruntime.quantization", "lab")
     model = onnx.load(source)
-    stays = [node.name for node in _behind(model.graph, head_convolutions(model))]
+    stays = [node.name for node in nodes_behind(model.graph, head_convolutions(model))]
     if symmetric:
         # A picture is 0..255: without a zero point half of the range would be lost.
         stays.append(next(n.name for n in model.graph.node if n.op_type == CONVOLUTION))

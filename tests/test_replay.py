@@ -1,6 +1,6 @@
 """Recordings through the whole station: the same verdicts tomorrow and on another runtime."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,23 @@ def test_at_most_one_good_real_board_is_rejected_as_bad(tmp_path: Path, data_dir
     done = played(clip, "configs/boards-line.yaml", tmp_path, truth=truth)
     assert done.truth is not None
     assert done.truth.overkill.count <= 1
+
+
+@pytest.mark.data
+def test_looking_until_sure_changes_no_verdict(tmp_path: Path, data_dir: Path) -> None:
+    clip = data_dir / "videos" / "boards-line.mp4"
+    said, views = [], []
+    for folder, sure_by in (("until-sure", None), ("every-view", {"sure_by": None})):
+        station = load_for_replay(
+            shipped("configs/boards-line.yaml"), clip, tmp_path / folder, realtime=False
+        )
+        parts = station.document.parts.model_copy(update=sure_by or {})
+        document = station.document.model_copy(update={"parts": parts})
+        done = replay(replace(station, document=document))
+        said.append([record.verdict for record in done.records])
+        views.append(sum(record.views for record in done.records))
+    assert said[0] == said[1]
+    assert views[0] < 0.6 * views[1]
 
 
 @pytest.mark.data

@@ -11,7 +11,7 @@ import yaml
 from pipeline.bundle import Threshold, open_bundle, sha256_of
 from pipeline.cli.bundles import is_permissive
 from pipeline.errors import ConfigError, MissingExtra
-from pipeline.lab import datasets, export, families, synth, torch_env, train
+from pipeline.lab import average, datasets, export, families, synth, torch_env, train
 from pipeline.lab.card import CARD
 from pipeline.lab.release import release
 
@@ -110,6 +110,14 @@ def test_a_recipe_that_reads_the_classic_head_trains_no_other(
         .named_parameters()
     )
     assert kept.keys() == trained.keys(), "the teacher is no part of what it taught"
+    both = average.average([done.weights, taught.weights], tmp_path / "mean")
+    assert both.made_with["mean_of_sha256"] == [sha256_of(w.weights) for w in (done, taught)]
+    mean = dict(
+        families.family("ultralytics").load(both.weights, LABELS).module("yolo").named_parameters()
+    )
+    for name, tensor in mean.items():
+        halves = (trained[name] + kept[name]) / 2
+        assert tensor.allclose(halves, rtol=1e-2, atol=1e-3), name
 
 
 def _types_of_the_boxes_learnt_from(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -169,6 +177,12 @@ def test_a_network_of_the_permissive_family_becomes_a_bundle_that_says_so(
     assert is_permissive(open_bundle(tmp_path / "bundle").manifest.licence)
     with pytest.raises(ConfigError, match="its labels are"):
         families.family("yolox").load(done.weights, ("dent",))
+    same = average.average([done.weights, done.weights], tmp_path / "mean", "yolox")
+    once, twice = (
+        families.family("yolox").load(file, LABELS).module("yolox").state_dict()
+        for file in (done.weights, same.weights)
+    )
+    assert all(once[name].allclose(twice[name]) for name in once)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,31 @@ def train(
 
 
 @app.command()
+def average(
+    weights: Annotated[list[Path], typer.Argument(help="Checkpoints (.pt) of one network.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new run.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="Training recipe; it says the family. Default: ultralytics.")
+    ] = None,
+    json: JsonFile = None,
+) -> None:
+    """Average the weights of several checkpoints; the mean often does better on new pictures.
+
+    JSON keys: weights, made_with.
+    """
+    from pipeline.lab import average as averaging  # torch loads for seconds
+    from pipeline.lab import train as training
+    from pipeline.lab.families import ULTRALYTICS
+
+    named = training.read_recipe(recipe).get("family", ULTRALYTICS) if recipe else ULTRALYTICS
+    done = averaging.average(weights, out, named)
+    said_to_people(json).print(
+        f"{done.weights}\nnext: lineguard lab export {done.weights} --out models/NAME"
+    )
+    write_json({"weights": str(done.weights), "made_with": done.made_with}, json)
+
+
+@app.command()
 def export(
     weights: Annotated[Path, typer.Argument(help="Checkpoint of a training run (.pt).")],
     recipe: Annotated[Path, typer.Option(help="The training recipe, which names the bundle.")],

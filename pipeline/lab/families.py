@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -95,6 +95,15 @@ class Family(Protocol):
         """
         ...
 
+    def average(self, weights: Sequence[Path], out: Path) -> None:
+        """Write a checkpoint whose tensors are the means of several ones' tensors.
+
+        Raises:
+            ConfigError: they are not all of one network of this family.
+            MissingExtra: the library is not installed.
+        """
+        ...
+
     def load(self, weights: Path, labels: Sequence[str]) -> Network:
         """Load a checkpoint.
 
@@ -134,3 +143,25 @@ def check_labels(weights: Path, known: Sequence[str], labels: Sequence[str]) -> 
     """
     if list(known) != list(labels):
         raise ConfigError(f"{weights}: its labels are {list(known)}, not {list(labels)}")
+
+
+def mean(states: Mapping[Path, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the mean of networks' tensors; what counts steps is the first one's.
+
+    Args:
+        states: by file, its tensors by name.
+
+    Raises:
+        ConfigError: one of them is of another network.
+    """
+    (first, tensors), *others = states.items()
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    for file, other in others:
+        if {name: tensor.shape for name, tensor in other.items()} != shapes:
+            raise ConfigError(f"{file}: it is of another network than {first}")
+    return {
+        name: sum(state[name].float() for state in states.values()) / len(states)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in tensors.items()
+    }

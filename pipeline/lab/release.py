@@ -21,7 +21,7 @@ from pipeline.lab.export import Parity, export_bundle
 from pipeline.lab.families import ULTRALYTICS, Network, family
 from pipeline.lab.prove import frozen_set, keep, prove, rewrite, without_red
 from pipeline.lab.synth import write_dataset
-from pipeline.lab.train import read_recipe
+from pipeline.lab.train import MADE_WITH, read_recipe
 from pipeline.lab.variants import FOR_PROCESSORS, Variant, add_variants
 from pipeline.plugins import load
 from pipeline.proof import Report
@@ -175,7 +175,7 @@ def _choose_thresholds(
 
 
 def _made_with(weights: Path) -> dict[str, Any]:
-    file = weights.parent.parent / "made_with.json"
+    file = weights.parent.parent / MADE_WITH
     made = dict(json.loads(file.read_text())) if file.is_file() else {}
     made.get("recipe", {}).pop("bundle", None)  # the manifest says it already
     return made

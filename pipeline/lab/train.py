@@ -17,6 +17,9 @@ from pipeline.lab import mixture
 from pipeline.lab.datasets import Dataset, label_file, read_dataset
 from pipeline.lab.families import ULTRALYTICS, Job, family
 
+MADE_WITH = "made_with.json"
+"""In the folder of a run: what its weights were made with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trained:
@@ -120,7 +123,7 @@ def train(
         "started_from_sha256": sha256_of(start) if start else None,
         "teacher_sha256": sha256_of(teacher) if teacher else None,
     }
-    (out / "made_with.json").write_text(json.dumps(made_with, indent=1), encoding="utf-8")
+    (out / MADE_WITH).write_text(json.dumps(made_with, indent=1), encoding="utf-8")
     return Trained(last, made_with)
 
 

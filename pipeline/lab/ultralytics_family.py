@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.lab import mixture, torch_env
-from pipeline.lab.families import Job, check_labels, check_there
+from pipeline.lab.families import Job, check_labels, check_there, mean
 from pipeline.lab.graph import Pixels
 from pipeline.plugins import vendor
 
@@ -19,6 +19,9 @@ _NMS: dict[str, bool | None] = {"yolo-e2e": False, "yolo": None}
 once, or the classic one, whose doubles the decoder drops."""
 
 HEADS = tuple(_NMS)
+
+AVERAGED_STEPS = 1000
+"""Steps over which the weights that are kept are averaged, at most."""
 
 # Effective batch = batch: ultralytics otherwise saves gradients up to 64 pictures, which leaves a
 # small data set with 14 steps an epoch.
@@ -46,15 +49,34 @@ def train(job: Job) -> None:
 
 def load(weights: Path, labels: Sequence[str]) -> Trained:
     """Load a checkpoint; see Family."""
+    model = _opened(weights)
+    check_labels(weights, _labels_of(model), labels)
+    return Trained(weights, model)
+
+
+def average(weights: Sequence[Path], out: Path) -> None:
+    """Average checkpoints; see Family."""
+    models = {file: _opened(file) for file in weights}
+    first = models[weights[0]]
+    for file, model in models.items():
+        check_labels(file, _labels_of(model), _labels_of(first))
+    first.model.float().load_state_dict(mean({f: m.model.state_dict() for f, m in models.items()}))
+    first.ckpt = {**first.ckpt, "ema": None, "optimizer": None}  # else those would be read
+    first.save(str(out))
+
+
+def _opened(weights: Path) -> Any:
     check_there(weights)
     ultralytics = torch_env.prepare()
     try:
-        model = ultralytics.YOLO(str(weights), task="detect")
+        return ultralytics.YOLO(str(weights), task="detect")
     except torch_env.UNREADABLE as error:
         said = " ".join(str(error).split())[:200]
         raise ConfigError(f"{weights}: no checkpoint of an ultralytics detector: {said}") from error
-    check_labels(weights, [model.names[i] for i in sorted(model.names)], labels)
-    return Trained(weights, model)
+
+
+def _labels_of(model: Any) -> list[str]:
+    return [model.names[i] for i in sorted(model.names)]
 
 
 class Trained:
@@ -119,6 +141,7 @@ def _callbacks(job: Job) -> dict[str, Callable[[Any], None]]:
             _train_the_classic_head_alone(trainer)
         loss = getattr(trainer.model, "criterion", None)  # that of a run that goes on has a state
         trainer.model.criterion = _measured_in_float(loss or trainer.model.init_criterion())
+        trainer.ema.decay = _kept_share
         if job.device == "cpu":
             _use_the_processor_well(trainer)
 
@@ -126,6 +149,15 @@ def _callbacks(job: Job) -> dict[str, Callable[[Any], None]]:
         job.on_epoch(trainer.epoch + 1, trainer.epochs, dict(trainer.metrics))
 
     return {"on_train_start": start, "on_fit_epoch_end": end}
+
+
+def _kept_share(step: int) -> float:
+    """Return how much of the weights' running mean stays at a step: it reaches over the last half.
+
+    The default ramp is made for hundreds of epochs: after 28 epochs of 130 steps the mean would
+    be of the last six steps.
+    """
+    return 1 - 1 / (1 + min(step / 2, AVERAGED_STEPS))
 
 
 def _train_the_classic_head_alone(trainer: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.lab import torch_env
-from pipeline.lab.families import Job, check_labels, check_there
+from pipeline.lab.families import Job, check_labels, check_there, mean
 from pipeline.lab.graph import Pixels
 from pipeline.lab.mixture import EpochDraw, members, turned
 from pipeline.plugins import vendor
@@ -60,6 +60,23 @@ def train(job: Job) -> None:
 
 def load(weights: Path, labels: Sequence[str]) -> Trained:
     """Load a checkpoint; see Family."""
+    _, known, model = _opened(weights)
+    check_labels(weights, known, labels)
+    return Trained(model)
+
+
+def average(weights: Sequence[Path], out: Path) -> None:
+    """Average checkpoints; see Family."""
+    opened = {file: _opened(file) for file in weights}
+    page, first, _ = opened[weights[0]]
+    for file, (_, known, _) in opened.items():
+        check_labels(file, known, first)
+    tensors = mean({file: model.state_dict() for file, (_, _, model) in opened.items()})
+    torch_env.prepare_torch(EXTRA).save({**page, "model": tensors}, out)
+
+
+def _opened(weights: Path) -> tuple[dict[str, Any], list[str], Any]:
+    """Return a checkpoint's page, its labels and its network."""
     check_there(weights)
     torch = torch_env.prepare_torch(EXTRA)
     try:
@@ -72,8 +89,7 @@ def load(weights: Path, labels: Sequence[str]) -> Trained:
     except torch_env.UNREADABLE as error:
         said = " ".join(str(error).split())[:200]
         raise ConfigError(f"{weights}: no checkpoint of a YOLOX detector: {said}") from error
-    check_labels(weights, known, labels)
-    return Trained(model.model)
+    return page, known, model.model
 
 
 class Trained:

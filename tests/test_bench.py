@@ -395,8 +395,9 @@ def test_a_section_measured_again_replaces_only_itself(tmp_path: Path) -> None:
         sections.chosen(["none"], ())
 
 
-def test_results_that_are_none_are_refused_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text("[1", encoding="utf-8")
+@pytest.mark.parametrize("text", ["[1", "[]", '{"sections": {}}', '{"sections": {}, "form": 1}'])
+def test_results_of_another_form_are_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "results.json").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match="remove it"):
         sections.read_results(tmp_path / "results.json")
 

@@ -18,6 +18,10 @@ Results = dict[str, Any]
 RESULTS = "results.json"
 
 
+FORM = 2
+"""Of the results that are kept; it rises with every change of their keys."""
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """Something that is measured by itself.
@@ -95,6 +99,11 @@ def read_results(file: Path) -> Results:
         raise ConfigError(f"{file}: no results of the bench ({error}); remove it") from error
     if not isinstance(results, dict) or not isinstance(results.get("sections", {}), dict):
         raise ConfigError(f"{file}: no results of the bench; remove it")
+    if results.pop("form", None) != FORM:
+        raise ConfigError(
+            f"{file}: what another version of the bench measured; remove it, or keep the new "
+            "results elsewhere (--kept)"
+        )
     return results
 
 
@@ -102,7 +111,7 @@ def write_results(results: Results, file: Path) -> None:
     """Write results, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
-    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    part.write_text(json.dumps({**results, "form": FORM}, indent=1) + "\n", encoding="utf-8")
     part.replace(file)
 
 

@@ -134,10 +134,7 @@ def train(
         device=device,
         on_epoch=on_epoch,
     )
-    said_to_people(json).print(
-        f"{done.weights}\nnext: lineguard lab export {done.weights} --out models/NAME"
-    )
-    write_json({"weights": str(done.weights), "made_with": done.made_with}, json)
+    _say_weights(done.weights, done.made_with, json)
 
 
 @app.command()
@@ -159,10 +156,12 @@ def average(
 
     named = training.read_recipe(recipe).get("family", ULTRALYTICS) if recipe else ULTRALYTICS
     done = averaging.average(weights, out, named)
-    said_to_people(json).print(
-        f"{done.weights}\nnext: lineguard lab export {done.weights} --out models/NAME"
-    )
-    write_json({"weights": str(done.weights), "made_with": done.made_with}, json)
+    _say_weights(done.weights, done.made_with, json)
+
+
+def _say_weights(weights: Path, made_with: dict[str, Any], json: Path | None) -> None:
+    said_to_people(json).print(f"{weights}\nnext: lineguard lab export {weights} --out models/NAME")
+    write_json({"weights": str(weights), "made_with": made_with}, json)
 
 
 @app.command()

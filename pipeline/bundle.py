@@ -34,11 +34,14 @@ class Input(_Strict):
     Attributes:
         enlarge: a picture smaller than the input is enlarged to fill it, because the model learned
             it so; else it is looked at in its own scale. A larger one is made smaller either way.
+        template: the model compares: its three channels are the grey picture, the grey template of
+            the part, and their difference (``vision.template``).
     """
 
     height: int = Field(gt=0, le=8192)
     width: int = Field(gt=0, le=8192)
     enlarge: bool = False
+    template: bool = False
 
 
 class Artefact(_Strict):
@@ -147,7 +150,9 @@ class Manifest(_Strict):
         """Hash of what, beside a model file, makes a verdict."""
         limits = {label: (t.fail, t.unsure) for label, t in self.thresholds.items()}
         size = (self.input.height, self.input.width)
-        return proof.contract_sha256(self.labels, self.decoder, size, limits, self.input.enlarge)
+        return proof.contract_sha256(
+            self.labels, self.decoder, size, limits, self.input.enlarge, self.input.template
+        )
 
     @model_validator(mode="after")
     def _thresholds_fit_labels(self) -> "Manifest":

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from pipeline.errors import ViewError
 from pipeline.types import Box, Decision, Defect, Detections, Image, Part
 
 Look: TypeAlias = "Callable[[Image, Box], Future[Looked]]"
@@ -103,6 +104,10 @@ class Case:
             error = view.found.exception()
             if error is None:
                 self._add(view)
+            elif isinstance(error, ViewError):
+                self.doubt = self.doubt or str(error)
+                if self.picture is None and not view.turned:  # to be looked at by a person
+                    self.picture, self.picture_box = view.image, view.box
             else:
                 self.failure = self.failure or error
                 self.doubt = self.doubt or f"the model failed: {error}"
@@ -126,7 +131,10 @@ def at_once(detect_at: Callable[[Image, Box], Detections]) -> Look:
 
     def look(image: Image, box: Box) -> Future[Looked]:
         found: Future[Looked] = Future()
-        found.set_result(looked(detect_at, image, box))
+        try:
+            found.set_result(looked(detect_at, image, box))
+        except ViewError as error:  # the part's own; what the model fails with stops the line
+            found.set_exception(error)
         return found
 
     return look

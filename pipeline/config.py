@@ -79,6 +79,18 @@ class TilingSection(_Section):
     overlap_px: Annotated[int, Field(ge=0, le=4096)] = 96
 
 
+class TemplateSection(_Section):
+    """The part without a defect that a model which compares lays every other part beside.
+
+    Attributes:
+        picture: of that part alone, relative to this file; ``lineguard template`` cuts it out.
+        sha256: of that file: the picture belongs to the verdict, and this to every record.
+    """
+
+    picture: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 class ModelSection(_Section):
     """Which bundle runs on what.
 
@@ -95,6 +107,7 @@ class ModelSection(_Section):
         workers: how many pictures at once in ``throughput``; 0 takes one per core.
         tiling: a part larger than the model's input is looked at in tiles of that size, at its own
             scale; None scales it down, and small defects with it.
+        template: for a bundle whose model compares, and for no other.
     """
 
     bundle: str
@@ -106,6 +119,7 @@ class ModelSection(_Section):
     mode: Annotated[str, Field(pattern="^(latency|throughput)$")] = "latency"
     workers: Annotated[int, Field(ge=0, le=64)] = 0
     tiling: TilingSection | None = None
+    template: TemplateSection | None = None
 
 
 class PartsSection(_Section):
@@ -256,6 +270,11 @@ class StationConfig:
         return self.base / self.document.model.bundle
 
     @property
+    def template_path(self) -> Path | None:
+        template = self.document.model.template
+        return None if template is None else self.base / template.picture
+
+    @property
     def trusted_keys(self) -> tuple[Path, ...]:
         trust = self.document.model.trust
         return tuple(self.base / key for key in trust.keys) if trust else ()
@@ -288,6 +307,11 @@ def load(file: Path, overrides: dict[str, Any] | None = None) -> StationConfig:
         raise ConfigError(
             f"{file}: model.mode: a part of the trigger 'plc' has a deadline, and must not "
             "share the cores with others; use latency"
+        )
+    if document.model.template is not None and document.parts.half_turns:
+        raise ConfigError(
+            f"{file}: parts.half_turns: a part that was turned does not lie on model.template; "
+            "take one of both out"
         )
     canonical = json.dumps(document.model_dump(mode="json"), sort_keys=True).encode()
     return StationConfig(

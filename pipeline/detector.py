@@ -10,9 +10,10 @@ from pipeline.onnx_graph import check_graph
 from pipeline.runtimes import Runtime
 from pipeline.types import Box, Detections, Image, Tensor
 from pipeline.vision import decode
-from pipeline.vision.crop import SLACK_PX, window_at
+from pipeline.vision.crop import SLACK_PX, cut_around, window_at
 from pipeline.vision.geometry import centred_in
 from pipeline.vision.letterbox import Letterbox
+from pipeline.vision.template import Template
 from pipeline.vision.tiling import merged, tiles_of
 
 MIN_SCORE = 0.05
@@ -43,6 +44,7 @@ class Detector:
         min_score: float = MIN_SCORE,
         enlarge: bool = False,
         overlap: int | None = None,
+        template: Template | None = None,
     ) -> None:
         """Assemble a detector.
 
@@ -55,6 +57,7 @@ class Detector:
             enlarge: a picture smaller than the input fills it; else it keeps its scale.
             overlap: a part that is larger than the input is looked at in tiles of the input's size
                 that share so many pixels; None scales it down.
+            template: what ``detect_at`` lays parts beside, for a model that compares.
 
         Raises:
             ConfigError: the overlap is not below half of the input.
@@ -68,6 +71,7 @@ class Detector:
         self._box = Letterbox(*runtime.input_shape[1:3])
         self._place = self._box.fit if enlarge else self._box.window
         self._overlap = overlap
+        self._template = template
         if overlap is not None and 2 * overlap >= min(runtime.input_shape[1:3]):
             raise ConfigError(
                 f"model.tiling.overlap_px: {overlap} is not below half of the model's input of "
@@ -78,7 +82,8 @@ class Detector:
         """Return the defects that a picture shows, in pixels of the picture.
 
         Args:
-            image: uint8, (H, W, 3) BGR or (H, W).
+            image: uint8, (H, W, 3) BGR or (H, W); for a model that compares, a pair
+                (``vision.template``).
 
         Raises:
             ModelError: it is no picture, or the model failed or gave an impossible answer.
@@ -90,8 +95,9 @@ class Detector:
     def detect_at(self, image: Image, box: Box) -> Detections:
         """Return the defects of one part of a frame, in pixels of the frame.
 
-        The model sees a window of its input's size around the part, or tiles of that size. What
-        has its centre further outside the part than EDGE_PX is dropped: it belongs to a neighbour.
+        The model sees a window of its input's size around the part, or tiles of that size; one that
+        compares sees the part beside its template. What has its centre further outside the part
+        than EDGE_PX is dropped: it belongs to a neighbour.
 
         Args:
             image: the frame, uint8, (H, W, 3) BGR or (H, W).
@@ -99,18 +105,26 @@ class Detector:
 
         Raises:
             ModelError: the box lies outside the frame, or as ``detect``.
+            ViewError: the part does not lie whole in the frame, or is not that of the template.
         """
+        if self._template is None:
+            found = self._detect_around(image, box)
+        else:
+            view, (x, y) = cut_around(image, box, *self._template.size)
+            pair = self._template.beside(view)
+            found = self._detect_around(pair, box.shifted(-x, -y)).shifted(x, y)
+        grown = Box(box.x0 - EDGE_PX, box.y0 - EDGE_PX, box.x1 + EDGE_PX, box.y1 + EDGE_PX)
+        return found[centred_in(found.xyxy, grown)]
+
+    def _detect_around(self, image: Image, box: Box) -> Detections:
         height, width = self._box.tensor.shape[1:3]
         is_larger = box.width > width + SLACK_PX or box.height > height + SLACK_PX
         if is_larger and self._overlap is not None:
-            found = self._detect_in_tiles(image, box, self._overlap)
-        else:
-            view, (x, y) = window_at(image, box, height, width)
-            if view.size == 0:
-                raise _outside(box, image)
-            found = self.detect(view).shifted(x, y)
-        grown = Box(box.x0 - EDGE_PX, box.y0 - EDGE_PX, box.x1 + EDGE_PX, box.y1 + EDGE_PX)
-        return found[centred_in(found.xyxy, grown)]
+            return self._detect_in_tiles(image, box, self._overlap)
+        view, (x, y) = window_at(image, box, height, width)
+        if view.size == 0:
+            raise _outside(box, image)
+        return self.detect(view).shifted(x, y)
 
     def _detect_in_tiles(self, image: Image, box: Box, overlap: int) -> Detections:
         height, width = self._box.tensor.shape[1:3]
@@ -170,6 +184,7 @@ def open_detector(
     min_score: float = MIN_SCORE,
     unproved: bool = False,
     overlap: int | None = None,
+    template: Template | None = None,
     warm: bool = True,
 ) -> Detector:
     """Assemble the detector of a bundle, check that its parts fit, and warm it up.
@@ -182,6 +197,7 @@ def open_detector(
         min_score: weaker detections are dropped, 0..1.
         unproved: run it without a green parity report; for the lab, never for a line.
         overlap: of the tiles in which larger parts are looked at, pixels; None scales them down.
+        template: what parts are laid beside; for a model that compares, and for no other.
         warm: run it once on grey; not needed where golden pictures follow.
 
     Raises:
@@ -208,6 +224,7 @@ def open_detector(
             min_score=min_score,
             enlarge=manifest.input.enlarge,
             overlap=overlap,
+            template=template,
         )
         if warm:
             detector.check()

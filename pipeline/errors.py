@@ -6,6 +6,7 @@ LineguardError
 ├── BundleError        a person mends or replaces the model bundle
 ├── CameraError        the capture loop reopens the camera, with back-off
 ├── ModelError         the station goes safe: no verdict can be trusted
+├── ViewError          that part is UNSURE: its picture cannot be judged; the next one may be well
 ├── UpdateError        an update was refused or went back; what ran before runs on
 │   └── UpdateAway     it is tried again later: the source cannot be reached, another is at work
 ├── OutputError        the station goes safe: a reject might not happen
@@ -50,6 +51,10 @@ class CameraError(LineguardError):
 
 class ModelError(LineguardError):
     """A model could not be loaded or gave an impossible answer."""
+
+
+class ViewError(LineguardError):
+    """A picture does not show what can be judged; the fault is the part's, not the model's."""
 
 
 class UpdateError(LineguardError):

@@ -58,7 +58,7 @@ class Judge:
         self, case: Case, of_all: Decision, size: tuple[float, float]
     ) -> Verdict | None:
         """Judge the kept picture alone: it is what can be run again, view by view is not kept."""
-        if case.picture_box is None:
+        if case.picture_box is None or case.picture_view < 0:
             return None
         if len(case.views) == 1:  # the vote over all views is of this one
             return of_all.verdict

@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline import selftest, trial
-from pipeline.bundle import Bundle, open_bundle
+from pipeline.bundle import Bundle, open_bundle, sha256_of
 from pipeline.config import StationConfig
 from pipeline.detector import Detector, open_detector
-from pipeline.errors import ModelError
+from pipeline.errors import ConfigError, ModelError
 from pipeline.rules import Rulebook
 from pipeline.selftest import Question
 from pipeline.signing import Trust, read_trust
+from pipeline.vision.picture import read_picture
+from pipeline.vision.template import Template
 from pipeline.workers import Workers, cores, shares
 
 
@@ -61,6 +64,7 @@ def open_model(config: StationConfig) -> Model:
     artefact = bundle.name_of(bundle.artefact_for(kind, section.artefact))
     bounds = trial.Bounds(section.trial.memory_mb, section.trial.seconds)
     least = rulebook.least_detection
+    template = _template(config, bundle)
     questions = selftest.questions_of(bundle, artefact)
 
     def opened(settings: Any) -> Detector:
@@ -71,6 +75,7 @@ def open_model(config: StationConfig) -> Model:
             artefact=artefact,
             min_score=least,
             overlap=None if section.tiling is None else section.tiling.overlap_px,
+            template=template,
             warm=not questions,
         )
         try:
@@ -99,6 +104,43 @@ def opening(config: StationConfig) -> Future[Model]:
 
     threading.Thread(target=work, name="model", daemon=True).start()
     return opened
+
+
+def _template(config: StationConfig, bundle: Bundle) -> Template | None:
+    """Read the template, if the bundle's model compares.
+
+    Raises:
+        ConfigError: one is named and not wanted, or the reverse, or it is not the picture it was.
+    """
+    section, file = config.document.model.template, config.template_path
+    if bundle.manifest.input.template is not (section is not None):
+        raise ConfigError(
+            f"{config.file}: model.template: bundle '{bundle.manifest.name}' "
+            + (
+                "compares each part with one that has no defect; cut one out with: lineguard "
+                "template"
+                if section is None
+                else "does not compare; take this section out"
+            )
+        )
+    if section is None or file is None:
+        return None
+    if (sha256 := _hash_of(file)) != section.sha256:
+        raise ConfigError(
+            f"{file}: this is not the picture that {config.file.name} names: its sha256 is "
+            f"{sha256}, model.template.sha256 says {section.sha256}"
+        )
+    try:
+        return Template(read_picture(file))
+    except ModelError as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def _hash_of(file: Path) -> str:
+    try:
+        return sha256_of(file)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; model.template names this picture") from error
 
 
 def _options_of_workers(config: StationConfig) -> list[Any]:

@@ -126,6 +126,7 @@ def contract_sha256(
     size: tuple[int, int],
     thresholds: dict[str, tuple[float, float]],
     enlarge: bool = False,
+    template: bool = False,
 ) -> str:
     """Return the hash of what, beside the model file, makes a verdict.
 
@@ -137,6 +138,7 @@ def contract_sha256(
         "size": size,
         "thresholds": thresholds,
         **({"enlarge": True} if enlarge else {}),
+        **({"template": True} if template else {}),
     }
     text = json.dumps(page, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -129,7 +129,7 @@ def rerun(config: StationConfig, record: Record, image: Image) -> Rerun:
         ConfigError: the station file names another model or another recipe than the record.
     """
     if record.image_box is None or record.image_verdict is None:
-        raise ConfigError(f"part {record.part}: its record does not say where the part lies")
+        raise ConfigError(f"part {record.part}: its picture was not judged: {record.reasons[0]}")
     model = open_model(config)
     try:
         _check_same(config, record, model.detector.artefact.sha256)

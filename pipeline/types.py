@@ -51,6 +51,9 @@ class Box:
     def as_list(self) -> list[float]:
         return [round(v, 2) for v in (self.x0, self.y0, self.x1, self.y1)]
 
+    def shifted(self, dx: float, dy: float) -> Box:
+        return Box(self.x0 + dx, self.y0 + dy, self.x1 + dx, self.y1 + dy)
+
     def turned(self, width: int, height: int) -> Box:
         """Return the rectangle as it lies once a picture of that size has made half a turn."""
         return Box(width - self.x1, height - self.y1, width - self.x0, height - self.y0)

@@ -18,6 +18,7 @@ from pipeline.lab import evaluate as evaluation
 from pipeline.lab import synth as drawing
 from pipeline.proof import REPORT, Report
 from pipeline.quality.intervals import Share
+from pipeline.synth.line import BeltSetup
 
 MAX_FLIPS_SHOWN = 20
 
@@ -43,6 +44,9 @@ def dataset(
         typer.Option(help="FAMILY=WEIGHT, repeated: binary, grey, colour. Default: 2, 1, 1."),
     ] = None,
     val_share: Annotated[float, typer.Option(help="Share of pictures for validation.")] = 0.1,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Each beside a template, for models that compare.")
+    ] = False,
     seed: Seed = 0,
 ) -> None:
     """Write a YOLO data set of drawn boards."""
@@ -55,6 +59,7 @@ def dataset(
             seed=seed,
             looks=looks,
             val_share=val_share,
+            pairs=pairs,
             progress=shown.progress,
         )
     console.print(f"{file}: {images} pictures")
@@ -84,12 +89,45 @@ def onto(
 def line(
     out: Annotated[Path, typer.Option("--out", "-o", help="The video to write (.mp4).")],
     boards: Annotated[int, typer.Option(help="Number of boards on the belt.")] = 12,
+    layout: Annotated[
+        int | None, typer.Option(help="All boards are of this layout; else each has its own.")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Write a video of boards on a belt, with its truth and geometry beside it."""
+    setup = BeltSetup(layout=layout)
     with Counted("filming", "frames") as shown:
-        file = drawing.write_line_video(out, boards=boards, seed=seed, progress=shown.progress)
+        file = drawing.write_line_video(
+            out, boards=boards, seed=seed, setup=setup, progress=shown.progress
+        )
     console.print(f"{file}")
+
+
+@app.command()
+def pairs(
+    data: Annotated[Path, typer.Argument(help="data.yaml of a YOLO data set.")],
+    out: Out,
+    template: Annotated[
+        Path | None,
+        typer.Option(help="The template of all pictures, or a folder of one for each, by name."),
+    ] = None,
+    good: Annotated[
+        bool, typer.Option("--good", help="Write each board without its defects, too.")
+    ] = False,
+    seed: Seed = 0,
+) -> None:
+    """Lay each picture beside the template of its board: data for a model that compares.
+
+    Without --template the labelled defects of each picture are healed, and the board is taken
+    anew: for black and white boards, labelled as DeepPCB labels them.
+    """
+    from pipeline.lab.pairs import write_pairs
+
+    with Counted("comparing", "pictures") as shown:
+        written = write_pairs(
+            data, out, template=template, good=good, seed=seed, progress=shown.progress
+        )
+    console.print("\n".join(str(file) for file in (written.data, written.good) if file))
 
 
 @app.command()
@@ -99,7 +137,9 @@ def train(
     ],
     recipe: Annotated[Path, typer.Option(help="Training recipe; see configs/lab/.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
-    start: Annotated[Path | None, typer.Option(help="Weights (.pt) to start from.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Weights (.pt), or the folder of a bundle, to start from.")
+    ] = None,
     teacher: Annotated[
         Path | None,
         typer.Option(help="Weights (.pt) of a larger network of the same classes, to learn from."),

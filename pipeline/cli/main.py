@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "collect": "collect:collect",
     "doctor": "doctor:doctor",
     "trace": "trace:trace",
+    "template": "template:template",
     "bench": "bench:bench",
     "web": "web:web",
     "accounts": "web:accounts",

@@ -73,6 +73,7 @@ def export_bundle(
     labels: Sequence[str],
     size: tuple[int, int],
     enlarge: bool = False,
+    template: bool = False,
     thresholds: Mapping[str, Threshold],
     family_name: str = ULTRALYTICS,
     head: str = "yolo-e2e",
@@ -91,6 +92,7 @@ def export_bundle(
         labels: class names.
         size: height and width of the input, pixels; multiples of 32.
         enlarge: smaller pictures fill the input, as in training.
+        template: the model compares: its pictures are pairs.
         thresholds: per label.
         family_name: of the network, as a recipe says it.
         head: which of the network's heads, by the decoder that reads it: one of the family's HEADS.
@@ -127,7 +129,7 @@ def export_bundle(
             version=version,
             decoder=head,
             labels=tuple(labels),
-            input=Input(height=size[0], width=size[1], enlarge=enlarge),
+            input=Input(height=size[0], width=size[1], enlarge=enlarge, template=template),
             thresholds=dict(thresholds),
             artefacts={"fp32": _artefact(baked)},
             licence=_licence(plain) or licence or "unknown",

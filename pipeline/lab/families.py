@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from pipeline.bundle import Bundle
 from pipeline.errors import ConfigError
 from pipeline.lab.graph import Pixels
 
@@ -100,6 +101,15 @@ class Family(Protocol):
 
         Raises:
             ConfigError: they are not all of one network of this family.
+            MissingExtra: the library is not installed.
+        """
+        ...
+
+    def thaw(self, job: Job, bundle: Bundle, out: Path) -> Path:
+        """Write a checkpoint that computes what a bundle's fp32 artefact does; return it.
+
+        Raises:
+            ConfigError: the bundle is not of the recipe's network, or the family cannot do it.
             MissingExtra: the library is not installed.
         """
         ...

@@ -17,8 +17,10 @@ from pipeline.lab.datasets import Dataset, pictures_of, true_boxes
 from pipeline.synth.board import draw_board
 from pipeline.synth.defects import KINDS, Defect, damage
 from pipeline.synth.optics import photograph, random_look
+from pipeline.synth.retake import photograph_again
 from pipeline.types import Detections, Image
 from pipeline.vision.picture import read_picture
+from pipeline.vision.template import Template
 
 TINT = (0.55, 0.8, 1.0)
 """Blue, green, red: on a grey board a swap of colours would change nothing."""
@@ -88,14 +90,20 @@ def good(folder: Path) -> tuple[Sample, ...]:
     )
 
 
-def drawn(labels: Sequence[str], count: int, seed: int = 7) -> tuple[Sample, ...]:
+def drawn(
+    labels: Sequence[str], count: int, seed: int = 7, pairs: bool = False
+) -> tuple[Sample, ...]:
     """Return drawn boards, every fourth without a defect; the same on every call.
 
     Their truth is known where the renderer's classes are among the labels.
+
+    Args:
+        pairs: each beside a template of its layout, for a model that compares.
     """
-    names = [f"drawn/{seed}-{index:03d}" for index in range(count)]
+    folder = "pairs" if pairs else "drawn"
+    names = [f"{folder}/{seed}-{index:03d}" for index in range(count)]
     return tuple(
-        Sample(name, name, partial(_drawn, tuple(labels), seed, index))
+        Sample(name, name, partial(_drawn, tuple(labels), seed, index, pairs))
         for index, name in enumerate(names)
     )
 
@@ -133,14 +141,16 @@ def _good(file: Path) -> Shown:
     return read_picture(file), Detections.none()
 
 
-def _drawn(labels: tuple[str, ...], seed: int, index: int) -> Shown:
+def _drawn(labels: tuple[str, ...], seed: int, index: int, pairs: bool) -> Shown:
     random = np.random.default_rng((seed, index))
-    copper = draw_board(random, DRAWN_SIDE).copper
+    copper = whole = draw_board(random, DRAWN_SIDE).copper
     defects: tuple[Defect, ...] = ()
     if index % 4:
         copper, defects = damage(copper, int(random.integers(*DEFECTS)), random)
     look = random_look(random, ("binary", "grey", "colour")[index % 3])
     image = np.asarray(photograph(copper, look, random), np.uint8)
+    if pairs:
+        image = Template(photograph_again(whole, look, random)).beside(image)
     if not set(KINDS) <= set(labels):
         return image, None
     xyxy = np.array([d.xyxy for d in defects], np.float32).reshape(-1, 4)

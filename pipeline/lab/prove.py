@@ -58,7 +58,8 @@ def frozen_set(
     if good is not None:
         sets[good.name] = pictures.good(good)
     if not sets:
-        sets["drawn"] = pictures.drawn(bundle.manifest.labels, DRAWN)
+        drawn = pictures.drawn(bundle.manifest.labels, DRAWN, pairs=bundle.manifest.input.template)
+        sets["drawn"] = drawn
     judged = tuple(sample for samples in sets.values() for sample in samples)
     size = bundle.manifest.input
     probes = pictures.probes(judged, (size.height, size.width))

@@ -83,6 +83,7 @@ def release(
         labels=dataset.labels,
         size=tuple(page["size"]),
         enlarge=page.get("enlarge", False),
+        template=page.get("template", False),
         data=page.get("data", ()),
         thresholds={label: Threshold(fail=0.5, unsure=0.3) for label in dataset.labels},
         pictures=dataset.pictures("val")[:COMPARED],
@@ -155,6 +156,7 @@ def _drawn(bundle: Bundle, images: int, good_share: float, seed: int) -> Iterato
             size=max(bundle.manifest.input.height, bundle.manifest.input.width),
             looks={"binary": 1.0},
             val_share=0.0,
+            pairs=bundle.manifest.input.template,
         )
         yield read_dataset(drawn).pictures("train")
 

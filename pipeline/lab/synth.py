@@ -18,6 +18,8 @@ from pipeline.synth.board import draw_board
 from pipeline.synth.defects import KINDS, Box, Defect, damage
 from pipeline.synth.line import BeltScene, BeltSetup
 from pipeline.synth.optics import FAMILIES, photograph, random_look
+from pipeline.synth.retake import photograph_again
+from pipeline.vision.template import Template
 
 Progress = Callable[[int, int], None]  # done, total
 LOOKS: Mapping[str, float] = {"binary": 0.5, "grey": 0.25, "colour": 0.25}
@@ -33,6 +35,7 @@ def write_dataset(
     size: int = 640,
     looks: Mapping[str, float] = LOOKS,
     val_share: float = 0.1,
+    pairs: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Write a YOLO data set of drawn boards.
@@ -45,6 +48,7 @@ def write_dataset(
         size: height and width of a picture, pixels.
         looks: weight of each look family (binary, grey, colour).
         val_share: share of pictures for validation, 0..1.
+        pairs: each board is laid beside a template of its layout, for models that compare.
         progress: called with (done, total).
 
     Returns:
@@ -62,12 +66,15 @@ def write_dataset(
     for index in range(images):
         rng = np.random.default_rng((seed, index))
         part = "val" if index % val_every == val_every - 1 else "train"
-        copper = draw_board(rng, size).copper
+        copper = whole = draw_board(rng, size).copper
         defects: tuple[Defect, ...] = ()
         if rng.random() >= good_share:
             copper, defects = damage(copper, int(rng.integers(*DEFECTS_PER_BOARD)), rng)
         look = random_look(rng, str(rng.choice(families, p=weights / weights.sum())))
-        written.add(part, f"synth_{index:06d}", photograph(copper, look, rng), defects)
+        picture = photograph(copper, look, rng)
+        if pairs:
+            picture = Template(photograph_again(whole, look, rng)).beside(picture)
+        written.add(part, f"synth_{index:06d}", picture, defects)
         if progress is not None:
             progress(index + 1, images)
     return written.close(
@@ -78,6 +85,7 @@ def write_dataset(
         size=size,
         looks=dict(looks),
         val_share=val_share,
+        **({"pairs": True} if pairs else {}),
     )
 
 

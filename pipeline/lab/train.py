@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipeline.bundle import sha256_of
+from pipeline.bundle import open_bundle, sha256_of
 from pipeline.errors import ConfigError
 from pipeline.lab import mixture
 from pipeline.lab.datasets import Dataset, label_file, read_dataset
@@ -19,6 +19,9 @@ from pipeline.lab.families import ULTRALYTICS, Job, family
 
 MADE_WITH = "made_with.json"
 """In the folder of a run: what its weights were made with."""
+
+THAWED = "start.pt"
+"""Among the weights of a run that began with those of a bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ def train(
         out: folder of the run; checkpoints are kept there after every epoch.
         hours: stop after this time, the learning rate ending its way by then; or None.
         epochs: instead of the recipe's.
-        start: weights (.pt) to start from instead of random ones.
+        start: weights (.pt), or a bundle of the same network, to start from instead of random ones.
         teacher: weights (.pt) of a larger network of the same classes, whose features are learnt
             as well (distillation).
         resume: go on from the last checkpoint in ``out``.
@@ -95,7 +98,7 @@ def train(
     if resume and not last.is_file():
         raise ConfigError(f"{last}: no checkpoint to resume from; start without --resume")
     for given, use in ((start, "start"), (teacher, "learn")):
-        if given is not None and not given.is_file():
+        if given is not None and not given.exists():
             raise ConfigError(f"{given}: no weights to {use} from")
     chosen = family(recipe.get("family", ULTRALYTICS))
     job = Job(
@@ -114,6 +117,9 @@ def train(
         device=device,
         on_epoch=on_epoch,
     )
+    if start is not None and start.is_dir():
+        start = chosen.thaw(job, open_bundle(start), out / "weights" / THAWED)
+        job = replace(job, start=start)
     chosen.train(job)
     made_with = {
         "recipe": recipe,

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.bundle import Bundle
 from pipeline.errors import ConfigError
 from pipeline.lab import mixture, torch_env
 from pipeline.lab.families import Job, check_labels, check_there, mean
 from pipeline.lab.graph import Pixels
+from pipeline.lab.thaw import thawed
 from pipeline.plugins import vendor
 
 _NMS: dict[str, bool | None] = {"yolo-e2e": False, "yolo": None}
@@ -63,6 +65,12 @@ def average(weights: Sequence[Path], out: Path) -> None:
     first.model.float().load_state_dict(mean({f: m.model.state_dict() for f, m in models.items()}))
     first.ckpt = {**first.ckpt, "ema": None, "optimizer": None}  # else those would be read
     first.save(str(out))
+
+
+def thaw(job: Job, bundle: Bundle, out: Path) -> Path:
+    """Make a bundle's weights trainable again; see Family."""
+    pairs = bool(job.recipe.get("bundle", {}).get("template", False))
+    return thawed(bundle, job.recipe["model"], job.pictures[0], out, pairs=pairs)
 
 
 def _opened(weights: Path) -> Any:

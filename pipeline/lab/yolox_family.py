@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.bundle import Bundle
 from pipeline.errors import ConfigError
 from pipeline.lab import torch_env
 from pipeline.lab.families import Job, check_labels, check_there, mean
@@ -73,6 +74,13 @@ def average(weights: Sequence[Path], out: Path) -> None:
         check_labels(file, known, first)
     tensors = mean({file: model.state_dict() for file, (_, _, model) in opened.items()})
     torch_env.prepare_torch(EXTRA).save({**page, "model": tensors}, out)
+
+
+def thaw(job: Job, bundle: Bundle, out: Path) -> Path:
+    """Refuse: nobody has asked yet for a bundle of this family to go on from; see Family."""
+    raise ConfigError(
+        f"--start {bundle.path}: the family yolox starts from a checkpoint (.pt), not from a bundle"
+    )
 
 
 def _opened(weights: Path) -> tuple[dict[str, Any], list[str], Any]:

@@ -11,8 +11,9 @@ import yaml
 from pipeline.bundle import Threshold, open_bundle, sha256_of
 from pipeline.cli.bundles import is_permissive
 from pipeline.errors import ConfigError, MissingExtra
-from pipeline.lab import average, datasets, export, families, synth, torch_env, train
+from pipeline.lab import average, datasets, export, families, synth, thaw, torch_env, train
 from pipeline.lab.card import CARD
+from pipeline.lab.datasets import read_dataset
 from pipeline.lab.release import release
 
 LABELS = ("open", "short", "mousebite", "spur", "copper", "pin-hole")
@@ -119,6 +120,72 @@ def test_a_recipe_that_reads_the_classic_head_trains_no_other(
         halves = (trained[name] + kept[name]) / 2
         assert tensor.allclose(halves, rtol=1e-3, atol=1e-6), name
     assert any(not kept[name].allclose(mean[name], rtol=1e-3, atol=1e-6) for name in mean)
+
+
+def test_a_bundle_is_trained_on_as_it_is_and_as_one_that_compares(
+    drawn: Path, recipe: Path, tmp_path: Path
+) -> None:
+    try:
+        torch = torch_env.prepare_torch()
+        torch_env.prepare()
+    except MissingExtra as error:
+        pytest.skip(str(error))
+    page = train.read_recipe(recipe) | {"epoch_mix": [4]}
+    page["bundle"] = page["bundle"] | {"decoder": "yolo"}
+    first = train.train(page, [drawn], tmp_path / "run")
+    _export(first.weights, tmp_path / "bundle")
+    bundle = open_bundle(tmp_path / "bundle")
+    pairs = synth.write_dataset(tmp_path / "pairs", images=6, seed=3, size=SIZE, pairs=True)
+    plain, mixed = (
+        thaw.thawed(
+            bundle,
+            page["model"],
+            read_dataset(data).pictures("train"),
+            tmp_path / f"{name}.pt",
+            pairs=name == "pairs",
+        )
+        for name, data in (("plain", drawn), ("pairs", pairs))
+    )
+    given = torch.rand(1, 3, SIZE, SIZE)
+    beside = given.clone()
+    beside[:, :2] = torch.rand(1, 2, SIZE, SIZE)  # difference and template: not looked at yet
+    answers = {
+        name: families.family("ultralytics").load(file, LABELS).module("yolo")(pixels).detach()
+        for name, file, pixels in (
+            ("trained", first.weights, given[:, 2:].expand(1, 3, SIZE, SIZE)),
+            ("thawed", plain, given[:, 2:].expand(1, 3, SIZE, SIZE)),
+            ("comparing", mixed, beside),
+        )
+    }
+    for name in ("thawed", "comparing"):
+        assert answers[name][:, 4:].allclose(answers["trained"][:, 4:], atol=1e-3), name
+    page["bundle"] = page["bundle"] | {"template": True}
+    done = train.train(page, [pairs], tmp_path / "on", start=tmp_path / "bundle", epochs=1)
+    assert done.made_with["started_from_sha256"] == sha256_of(tmp_path / "on/weights/start.pt")
+    with pytest.raises(ConfigError, match="it is of another network"):
+        train.train(
+            page | {"model": "yolo11n.yaml"}, [pairs], tmp_path / "x", start=tmp_path / "bundle"
+        )
+    with pytest.raises(ConfigError, match="starts from a checkpoint"):
+        train.train(
+            page | {"family": "yolox", "model": "yolox-n"},
+            [pairs],
+            tmp_path / "y",
+            start=tmp_path / "bundle",
+        )
+
+
+def _export(weights: Path, out: Path) -> None:
+    export.export_bundle(
+        weights,
+        out,
+        name="tiny",
+        version="0",
+        labels=LABELS,
+        size=(SIZE, SIZE),
+        head="yolo",
+        thresholds={label: Threshold(fail=0.5, unsure=0.3) for label in LABELS},
+    )
 
 
 def test_the_mean_of_networks_is_that_of_their_floats_and_of_one_shape() -> None:

@@ -14,9 +14,9 @@ Mask = NDArray[np.bool_]
 Field = NDArray[np.float32]
 
 SHIFT_PX = 3.0  # of DeepPCB's 500 test boards and their templates, 3 px is the largest
-TURN_DEG = 0.2
-STRETCH = 0.003
-WARP_PX = 0.8  # standard deviation, over a grid of 5 x 5 nodes
+TURN_DEG = 0.4
+STRETCH = 0.006
+WARP_PX = 1.3  # standard deviation, over a grid of 5 x 5 nodes
 ETCH_BLUR_PX = 1.2
 ETCH_SHARE = 0.22  # by which an edge's level varies: about +- 1 px, in patches and in grain
 

@@ -83,6 +83,23 @@ def test_pictures_take_the_template_of_their_name(boards: Path, tmp_path: Path) 
         write_pairs(boards, tmp_path / "none", template=tmp_path / "templates")
 
 
+def test_a_defect_that_its_template_shows_too_is_none(boards: Path, tmp_path: Path) -> None:
+    old = boards.parent / "images" / "train"
+    same = write_pairs(boards, tmp_path / "same", template=old, retake=True)
+    for file in read_dataset(same.data).pictures("train"):
+        assert len(true_boxes(file, SIZE, SIZE)) == 0
+        assert channels(file)[2].max() > 100, "the board is taken anew"
+    more = synth.add_defects_to(boards.parent, tmp_path / "more", per_image=2, seed=3)
+    page = yaml.safe_load(more.read_text())
+    more.write_text(yaml.safe_dump({key: page[key] for key in ("path", "train", "names")}))
+    new = write_pairs(more, tmp_path / "new", template=old, retake=True)
+    before = read_dataset(boards).pictures("train")
+    for file, source in zip(read_dataset(new.data).pictures("train"), before, strict=True):
+        first = len(true_boxes(source, SIZE, SIZE))
+        added = true_boxes(read_dataset(more).pictures("train")[before.index(source)], SIZE, SIZE)
+        assert true_boxes(file, SIZE, SIZE).xyxy.tolist() == added.xyxy[first:].tolist()
+
+
 def test_the_command_writes_both_and_names_them(boards: Path, tmp_path: Path) -> None:
     out = tmp_path / "pairs"
     done = CliRunner().invoke(app, ["lab", "pairs", str(boards), "--out", str(out), "--good"])

@@ -47,7 +47,7 @@ def list_bundles(
     table = Table("name", "version", "labels", "input", "artefacts", "licence")
     for bundle in found:
         m = bundle.manifest
-        size = f"{m.input.width} x {m.input.height}"
+        size = f"{m.input.width} x {m.input.height}{', template' if m.input.template else ''}"
         table.add_row(
             m.name, m.version, ", ".join(m.labels), size, ", ".join(m.artefacts), m.licence
         )
@@ -73,7 +73,8 @@ def info(
     m = opened.manifest
     people.print(f"{m.name} {m.version}", style="bold")
     people.print(
-        f"decoder {m.decoder}, input {m.input.width} x {m.input.height}, licence {m.licence}"
+        f"decoder {m.decoder}, input {m.input.width} x {m.input.height}"
+        f"{' beside a template' if m.input.template else ''}, licence {m.licence}"
     )
     for name, artefact in m.artefacts.items():
         file = opened.checked_file(artefact)

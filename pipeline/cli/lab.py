@@ -111,6 +111,10 @@ def pairs(
         Path | None,
         typer.Option(help="The template of all pictures, or a folder of one for each, by name."),
     ] = None,
+    retake: Annotated[
+        bool,
+        typer.Option("--retake", help="Take those templates anew; what they show is no defect."),
+    ] = False,
     good: Annotated[
         bool, typer.Option("--good", help="Write each board without its defects, too.")
     ] = False,
@@ -125,7 +129,13 @@ def pairs(
 
     with Counted("comparing", "pictures") as shown:
         written = write_pairs(
-            data, out, template=template, good=good, seed=seed, progress=shown.progress
+            data,
+            out,
+            template=template,
+            retake=retake,
+            good=good,
+            seed=seed,
+            progress=shown.progress,
         )
     console.print("\n".join(str(file) for file in (written.data, written.good) if file))
 

@@ -16,7 +16,8 @@ def card(bundle: Bundle) -> str:
     m = bundle.manifest
     parts = [
         f"# {m.name} {m.version}",
-        f"Finds {', '.join(m.labels)} in pictures of {m.input.width} x {m.input.height} pixels. "
+        f"Finds {', '.join(m.labels)} in pictures of {m.input.width} x {m.input.height} pixels"
+        f"{', each beside the template of its part' if m.input.template else ''}. "
         f"Licence of the weights: {m.licence}. Decoder: `{m.decoder}`.",
         _table(
             "Files",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, ModelError, ViewError
 from pipeline.lab.datasets import Dataset, label_file, pictures_of, read_dataset, true_boxes
+from pipeline.synth.defects import LEAST_CHANGE_PX
 from pipeline.synth.healing import healed
 from pipeline.synth.retake import retaken
 from pipeline.types import Image
@@ -40,11 +40,21 @@ class Written:
     good: Path | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A picture beside its template, its label rows, and the same board healed, or None."""
+
+    image: Image
+    rows: Sequence[str]
+    good: Image | None
+
+
 def write_pairs(
     source: Path,
     out: Path,
     *,
     template: Path | None = None,
+    retake: bool = False,
     good: bool = False,
     seed: int = 0,
     progress: Progress = lambda done, total: None,
@@ -58,6 +68,8 @@ def write_pairs(
             without its suffix; pictures that have none there are left out. None: the labelled
             defects of the picture are healed and the board is taken anew; black and white boards
             with the box margins of DeepPCB only.
+        retake: the templates given are taken anew, too; a labelled defect that its template shows
+            as well is none then. It teaches a model to look at differences alone.
         good: write each healed board beside its template, too, as one without a defect.
         seed: the same seed and arguments give the same bytes.
         progress: called with (done, total).
@@ -80,9 +92,16 @@ def write_pairs(
     for index, (part, file, beside) in enumerate(todo):
         rng = np.random.default_rng((seed, index))
         try:
-            _write_pair(dataset, part, file, beside, out, good, rng)
+            pair = _paired(dataset, file, beside, retake, good, rng)
         except (ModelError, ViewError) as error:
             raise ConfigError(f"{file}: {error}") from error
+        name = f"{part}/{file.stem}.png"
+        _write(out / "images" / name, pair.image)
+        label = label_file(out / "images" / name)
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.write_text("".join(f"{row}\n" for row in pair.rows), encoding="utf-8")
+        if pair.good is not None:
+            _write(out / "good" / name, pair.good)
         progress(index + 1, len(todo))
     parts = sorted({part for part, _, _ in todo})
     data = _write_page(out / "data.yaml", dataset, {part: f"images/{part}" for part in parts})
@@ -99,39 +118,62 @@ def _templates(template: Path | None) -> Mapping[str, Path]:
     return {file.stem: file for file in pictures_of(template)}
 
 
-def _write_pair(
+def _paired(
     dataset: Dataset,
-    part: str,
     file: Path,
-    template: Path | None,
-    out: Path,
+    beside: Path | None,
+    retake: bool,
     good: bool,
     rng: np.random.Generator,
-) -> None:
+) -> _Pair:
     image = read_picture(file)
-    free = _healed(image, dataset, file) if good or template is None else None
-    if template is not None:
-        laid = Template(read_picture(template))
-    else:
+    rows = _rows_of(file)
+    free = _healed(image, dataset, file) if good or beside is None else None
+    if beside is None:
         assert free is not None
-        laid = Template(_black_on_white(retaken(free, rng)))
-    picture = out / "images" / part / f"{file.stem}.png"
-    _write(picture, laid.beside(image))
-    label = label_file(picture)
-    label.parent.mkdir(parents=True, exist_ok=True)
-    if label_file(file).is_file():
-        shutil.copyfile(label_file(file), label)
-    if good and free is not None:
-        _write(out / "good" / part / f"{file.stem}.png", laid.beside(_black_on_white(free)))
+        template = Template(_black_on_white(retaken(free, rng)))
+    elif retake:
+        copper = _copper(read_picture(beside))
+        rows = _rows_that_differ(rows, file, _copper(image), copper)
+        template = Template(_black_on_white(retaken(copper, rng)))
+    else:
+        template = Template(read_picture(beside))
+    return _Pair(
+        template.beside(image),
+        rows,
+        template.beside(_black_on_white(free)) if good and free is not None else None,
+    )
+
+
+def _rows_of(file: Path) -> list[str]:
+    label = label_file(file)
+    return label.read_text(encoding="utf-8").splitlines() if label.is_file() else []
+
+
+def _rows_that_differ(rows: Sequence[str], file: Path, board: Mask, template: Mask) -> list[str]:
+    """Return the rows of the label file in whose boxes the board is not as its template is."""
+    height, width = board.shape
+    boxes = true_boxes(file, width, height).xyxy.clip(0).astype(int)
+    kept = []
+    for row, (x0, y0, x1, y1) in zip((r for r in rows if r.strip()), boxes, strict=True):
+        there = np.s_[y0:y1, x0:x1]
+        if np.count_nonzero(board[there] != template[there]) >= LEAST_CHANGE_PX:
+            kept.append(row)
+    return kept
 
 
 def _healed(image: Image, dataset: Dataset, file: Path) -> Mask:
-    grey = image if image.ndim == 2 else image.min(axis=2)
-    height, width = grey.shape
+    copper = _copper(image)
+    height, width = copper.shape
     true = true_boxes(file, width, height)
     boxes = [(float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in true.xyxy]
     kinds = [dataset.labels[label] for label in true.label]
-    return healed(np.asarray(grey < 128), zip(kinds, boxes, strict=True))
+    return healed(copper, zip(kinds, boxes, strict=True))
+
+
+def _copper(image: Image) -> Mask:
+    grey = image if image.ndim == 2 else image.min(axis=2)
+    return np.asarray(grey < 128, np.bool_)
 
 
 def _black_on_white(copper: Mask) -> Image:

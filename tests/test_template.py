@@ -56,6 +56,23 @@ def test_a_part_that_lies_elsewhere_has_no_difference(by: tuple[int, int]) -> No
     assert inner[..., 2].max() <= 20, "only the light is evened out"
 
 
+@pytest.mark.parametrize(("turn", "stretch"), [(1.0, 1.0), (-1.5, 1.0), (0.5, 1.02)])
+def test_a_part_that_lies_a_little_askew_has_no_difference(turn: float, stretch: float) -> None:
+    image = cv2.GaussianBlur(black_on_white(board()), (0, 0), 1.5)
+    centre = (SIDE / 2 + 3, SIDE / 2 - 5)
+    askew = cv2.warpAffine(
+        image,
+        cv2.getRotationMatrix2D(centre, turn, stretch),
+        (SIDE, SIDE),
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    pair = Template(image).beside(askew)[30:-30, 30:-30]
+    as_it_was = cv2.absdiff(image, askew)[30:-30, 30:-30]
+    assert pair[..., 2].mean() < 0.2 * as_it_was.mean()
+    assert np.mean(as_it_was > 100) > 0.003
+    assert np.mean(pair[..., 2] > 100) < 0.0003
+
+
 def test_a_part_further_away_than_the_reach_is_no_part_of_this_kind() -> None:
     image = black_on_white(board())
     with pytest.raises(ViewError, match="does not show what the template shows"):

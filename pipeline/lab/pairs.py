@@ -70,7 +70,8 @@ def write_pairs(
             with the box margins of DeepPCB only.
         retake: the templates given are taken anew, too; a labelled defect that its template shows
             as well is none then. It teaches a model to look at differences alone.
-        good: write each healed board beside its template, too, as one without a defect.
+        good: write each board without its defects, too: healed, or mended with what its template
+            shows in their place.
         seed: the same seed and arguments give the same bytes.
         progress: called with (done, total).
 
@@ -128,21 +129,29 @@ def _paired(
 ) -> _Pair:
     image = read_picture(file)
     rows = _rows_of(file)
-    free = _healed(image, dataset, file) if good or beside is None else None
     if beside is None:
-        assert free is not None
+        free = _healed(image, dataset, file)
         template = Template(_black_on_white(retaken(free, rng)))
+        pair, whole = template.beside(image), _black_on_white(free)
     elif retake:
         copper = _copper(read_picture(beside))
         rows = _rows_that_differ(rows, file, _copper(image), copper)
         template = Template(_black_on_white(retaken(copper, rng)))
+        pair, whole = template.beside(image), _black_on_white(copper)
     else:
         template = Template(read_picture(beside))
-    return _Pair(
-        template.beside(image),
-        rows,
-        template.beside(_black_on_white(free)) if good and free is not None else None,
-    )
+        pair = template.beside(image)
+        whole = _mended(pair, file)
+    return _Pair(pair, rows, template.beside(whole) if good else None)
+
+
+def _mended(pair: Image, file: Path) -> Image:
+    """Return the picture of a pair with what its template shows in place of each defect."""
+    whole = pair[..., 0].copy()
+    height, width = whole.shape
+    for x0, y0, x1, y1 in true_boxes(file, width, height).xyxy.clip(0).astype(int):
+        whole[y0:y1, x0:x1] = pair[y0:y1, x0:x1, 1]
+    return np.asarray(whole, np.uint8)
 
 
 def _rows_of(file: Path) -> list[str]:

@@ -17,6 +17,7 @@ SHIFT_PX = 3.0  # of DeepPCB's 500 test boards and their templates, 3 px is the 
 TURN_DEG = 0.4
 STRETCH = 0.006
 WARP_PX = 1.3  # standard deviation, over a grid of 5 x 5 nodes
+BENT_SHARE, BENT_TIMES = 0.15, 3.0  # of boards that are warped more, and how many times at most
 ETCH_BLUR_PX = 1.2
 ETCH_SHARE = 0.22  # by which an edge's level varies: about +- 1 px, in patches and in grain
 
@@ -67,7 +68,8 @@ def _places(height: int, width: int, rng: np.random.Generator) -> tuple[Field, F
     ys, xs = np.mgrid[:height, :width].astype(np.float32)
     xs, ys = xs - width / 2, ys - height / 2
     cos, sin = scale * np.cos(turn), scale * np.sin(turn)
-    warp = WARP_PX * float(rng.uniform(0, 1))
+    is_bent = rng.random() < BENT_SHARE
+    warp = WARP_PX * float(rng.uniform(1, BENT_TIMES) if is_bent else rng.uniform(0, 1))
     new_x = cos * xs - sin * ys + width / 2 + shift[0] + warp * _field(height, width, 5, rng)
     new_y = sin * xs + cos * ys + height / 2 + shift[1] + warp * _field(height, width, 5, rng)
     return new_x.astype(np.float32), new_y.astype(np.float32)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from pipeline import plugins
+from pipeline import plugins, teaching
 from pipeline.assembly import build
 from pipeline.cli.main import app
 from pipeline.clock import SystemClock
@@ -19,12 +19,16 @@ from pipeline.config import load
 from pipeline.detector import Detector, open_detector
 from pipeline.errors import ConfigError, ModelError, ViewError
 from pipeline.model import open_model
+from pipeline.shipped import shipped
 from pipeline.store import read_records
+from pipeline.synth import optics
 from pipeline.synth.board import draw_board
 from pipeline.synth.defects import add_defect
 from pipeline.synth.healing import healed
+from pipeline.synth.line import BeltScene, BeltSetup
 from pipeline.synth.optics import DEMO, photograph
 from pipeline.synth.retake import photograph_again, retaken
+from pipeline.trace import rerun, stored_picture
 from pipeline.types import Box, Image, Verdict
 from pipeline.vision.template import REACH_PX, Template
 from tests import tiny
@@ -289,3 +293,39 @@ def test_a_part_that_is_turned_has_no_template(tmp_path: Path) -> None:
     file = station_page(tmp_path, template={"picture": "good.png", "sha256": "0" * 64})
     with pytest.raises(ConfigError, match="half_turns: a part that was turned does not lie on"):
         load(file, {"parts": {"half_turns": True}})
+
+
+def line_page(folder: Path, bundle: str, store: str, **model: Any) -> Path:
+    page = {
+        "station": {"name": "aoi-1"},
+        "camera": {"kind": "synthetic", "boards": 6, "layout": 5, "seed": 4, "look": "binary"},
+        "trigger": {"kind": "presence"},
+        "model": {"bundle": str(shipped(bundle)), "runtime": {"kind": "onnx"}} | model,
+        "parts": {"views": 2},
+        "recipe": {"name": "board-a"},
+        "store": {"path": store, "pictures": "all", "reserve_mb": 0},
+    }
+    file = folder / f"{store}.yaml"
+    file.write_text(yaml.safe_dump(page))
+    return file
+
+
+def test_a_station_taught_with_one_board_tells_good_from_bad_on_its_line(tmp_path: Path) -> None:
+    scene = BeltScene(4, BeltSetup(boards=6, layout=5, look=optics.LOOKS["binary"]))
+    is_good = [scene.truth(index)["good"] for index in range(6)]
+    assert 0 < sum(is_good) < 6
+    first = load(line_page(tmp_path, "models/boards-n", "first"))
+    build(first, SystemClock()).run()
+    records = list(read_records(first.store_path))
+    assert len(records) == 6
+    out = tmp_path / "board-a.png"
+    sha256 = teaching.teach(first.store_path, records[is_good.index(True)], out, looked_at=True)
+    template = {"picture": str(out), "sha256": sha256}
+    taught = load(line_page(tmp_path, "models/boards-pair-n", "second", template=template))
+    build(taught, SystemClock()).run()
+    found = [record.verdict for record in read_records(taught.store_path)]
+    assert found == [Verdict.PASS if good else Verdict.FAIL for good in is_good]
+    assert taught.sha256 != first.sha256
+    record = list(read_records(taught.store_path))[is_good.index(False)]
+    again = rerun(taught, record, stored_picture(taught.store_path, record))
+    assert again.verdict is record.image_verdict

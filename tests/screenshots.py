@@ -27,10 +27,19 @@ import cv2
 import httpx
 import numpy as np
 
+from pipeline import plugins
+from pipeline.bundle import open_bundle
+from pipeline.detector import open_detector
+from pipeline.shipped import shipped
 from pipeline.store import read_records
+from pipeline.synth.board import draw_board
+from pipeline.synth.defects import damage
+from pipeline.synth.optics import LOOKS, photograph
+from pipeline.synth.retake import photograph_again
 from pipeline.trace import stored_picture
 from pipeline.types import Box, Defect, Record, Verdict
-from pipeline.vision.draw import annotate, marks_of_defects
+from pipeline.vision.draw import annotate, marks_of, marks_of_defects
+from pipeline.vision.template import Template
 from tests.dashboards import token
 
 PAGES = ("line", "quality", "parts", "part", "station", "recipes")
@@ -43,6 +52,7 @@ NICE = 15
 WELL_MS = 20_000
 """So long a station that had too much to do may take to be well again."""
 
+COMPARED_SEED, SIDE = 14, 640
 MARGIN, BOARD_PX = 40, (560, 590)
 
 
@@ -52,7 +62,9 @@ def main() -> None:
     parser.add_argument("--fill", type=int, default=0, help="boards that pass; no pictures yet")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--parts", type=int, default=20, help="that pass before the first picture")
-    parser.add_argument("--only", choices=("product", "mixed"), help="pictures of one of the lines")
+    parser.add_argument(
+        "--only", choices=("product", "mixed", "template"), help="pictures of one of the lines"
+    )
     parser.add_argument("--png", action="store_true", help="as they are, not as small JPEG files")
     wanted = parser.parse_args()
     product, mixed = wanted.store / "product", wanted.store / "mixed"
@@ -61,12 +73,14 @@ def main() -> None:
     if wanted.out is None:
         return
     wanted.out.mkdir(exist_ok=True)
-    if wanted.only != "mixed":
+    if wanted.only in (None, "template"):
+        _compared(wanted.out / "template.jpg")
+    if wanted.only in (None, "product"):
         with _demo(product) as url, httpx.Client(base_url=url, timeout=30) as client:
             _wait(client, wanted.parts)
             _take(url, _failed(client), wanted.out, png=wanted.png)
         _verdicts(product, wanted.out / "verdicts.jpg")
-    if wanted.only != "product":
+    if wanted.only in (None, "mixed"):
         with _demo(mixed, "--mixed") as url, httpx.Client(base_url=url, timeout=30) as client:
             _review(client, _unsure(client))
             _take_review(url, wanted.out, png=wanted.png)
@@ -225,6 +239,31 @@ def _verdicts(store: Path, file: Path) -> None:
     both = [_board(store, record) for record in (failed, passed)]
     gap = np.full((both[0].shape[0], 12, 3), 255, np.uint8)
     cv2.imwrite(str(file), np.hstack([both[0], gap, both[1]]), [cv2.IMWRITE_JPEG_QUALITY, 88])
+
+
+def _compared(file: Path) -> None:
+    """Show a board, its template, and their difference with what the model finds in it."""
+    rng = np.random.default_rng(COMPARED_SEED)
+    whole = draw_board(rng, SIDE).copper
+    copper, _ = damage(whole, 5, rng)
+    look = LOOKS["green"]
+    board, template = photograph(copper, look, rng), photograph_again(whole, look, rng)
+    pair = Template(template).beside(board)
+    bundle = open_bundle(shipped("models/boards-pair-n"))
+    detector = open_detector(bundle, "onnx", plugins.load("runtimes", "onnx").Options())
+    found = detector.detect(pair)
+    least = np.array([bundle.manifest.thresholds[label].unsure for label in detector.labels])
+    marks = marks_of(found[found.score >= least[found.label]], detector.labels)
+    apart = cv2.convertScaleAbs(np.repeat(pair[..., 2:], 3, axis=2), alpha=2)
+    shown = [
+        annotate(board, marks, Verdict.FAIL, "a board, with what was found"),
+        annotate(template, (), Verdict.PASS, "its template"),
+        annotate(apart, (), Verdict.FAIL, "where they differ, twice as bright"),
+    ]
+    gap = np.full((shown[0].shape[0], 12, 3), 255, np.uint8)
+    wide = np.hstack([shown[0], gap, shown[1], gap, shown[2]])
+    small = cv2.resize(wide, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(file), small, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 
 
 def _board(store: Path, record: Record) -> Any:

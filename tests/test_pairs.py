@@ -107,6 +107,8 @@ def test_the_command_writes_both_and_names_them(boards: Path, tmp_path: Path) ->
     said = done.output.replace("\n", "")
     assert str(out / "data.yaml").replace("\n", "") in said
     assert "good.yaml" in said
+    nothing = CliRunner().invoke(app, ["lab", "pairs", str(boards), "-o", str(out), "--retake"])
+    assert "with --template" in str(nothing.exception)
     refused = CliRunner().invoke(app, ["lab", "pairs", str(boards), "--out", str(out)])
     assert "exists and is not empty" in str(refused.exception)
 

@@ -121,7 +121,7 @@ def test_grey_and_colour_pictures_may_be_compared() -> None:
     [
         ((80, 200), (80, 200), "96 x 96 is the least"),
         ((200, 200), (200, 160), "160 x 200 pixels, the template 200 x 200"),
-        ((200, 200), (200, 200, 4), "cannot compare a picture of shape"),
+        ((200, 200), (200, 200, 4), "cannot look at a picture of shape"),
     ],
 )
 def test_what_cannot_be_compared_is_named(

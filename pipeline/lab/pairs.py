@@ -78,6 +78,8 @@ def write_pairs(
     Raises:
         ConfigError: a folder in use, no template at all, or one that does not fit.
     """
+    if retake and template is None:
+        raise ConfigError("--retake: name the templates that are to be taken anew, with --template")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out}: exists and is not empty; name a new folder or remove it")
     dataset = read_dataset(source)

@@ -74,7 +74,7 @@ class Letterbox:
         return self._place(image, min(1.0, self._largest_scale(image)))
 
     def _largest_scale(self, image: Image) -> float:
-        _check(image)
+        check_picture(image)
         _, rows, columns, _ = self.tensor.shape
         return float(min(rows / image.shape[0], columns / image.shape[1]))
 
@@ -101,7 +101,12 @@ class Letterbox:
             self._taken = taken
 
 
-def _check(image: Image) -> None:
+def check_picture(image: Image) -> None:
+    """Refuse what is no uint8 picture in grey or BGR.
+
+    Raises:
+        ModelError: it is none.
+    """
     is_picture = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
     if not is_picture or image.dtype != np.uint8 or image.size == 0:
         raise ModelError(

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ModelError, ViewError
 from pipeline.types import Image
+from pipeline.vision.letterbox import check_picture
 
 REACH_PX = 24
 """How far a part may lie from where it lay in the template, at most, in x and in y."""
@@ -93,12 +94,7 @@ class Template:
 
 
 def _grey(image: Image) -> Grey:
-    is_picture = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
-    if not is_picture or image.dtype != np.uint8 or image.size == 0:
-        raise ModelError(
-            f"cannot compare a picture of shape {image.shape} and type {image.dtype}; "
-            "it must be uint8, (H, W, 3) or (H, W), and not empty"
-        )
+    check_picture(image)
     return image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
 
 

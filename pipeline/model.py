@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline import selftest, trial
-from pipeline.bundle import Bundle, open_bundle, sha256_of
+from pipeline.bundle import Bundle, open_bundle
 from pipeline.config import StationConfig
 from pipeline.detector import Detector, open_detector
 from pipeline.errors import ConfigError, ModelError
+from pipeline.limits import read_bounded
 from pipeline.rules import Rulebook
 from pipeline.selftest import Question
 from pipeline.signing import Trust, read_trust
-from pipeline.vision.picture import read_picture
+from pipeline.vision.picture import decode_picture
 from pipeline.vision.template import Template
 from pipeline.workers import Workers, cores, shares
+
+MAX_TEMPLATE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +128,21 @@ def _template(config: StationConfig, bundle: Bundle) -> Template | None:
         )
     if section is None or file is None:
         return None
-    if (sha256 := _hash_of(file)) != section.sha256:
+    try:
+        data = read_bounded(file, MAX_TEMPLATE_BYTES)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}; model.template names this picture") from error
+    except ValueError as error:
+        raise ConfigError(f"{file}: {error}; this is no template") from error
+    if (sha256 := hashlib.sha256(data).hexdigest()) != section.sha256:
         raise ConfigError(
             f"{file}: this is not the picture that {config.file.name} names: its sha256 is "
             f"{sha256}, model.template.sha256 says {section.sha256}"
         )
     try:
-        return Template(read_picture(file))
+        return Template(decode_picture(data, str(file)))
     except ModelError as error:
         raise ConfigError(f"{file}: {error}") from error
-
-
-def _hash_of(file: Path) -> str:
-    try:
-        return sha256_of(file)
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}; model.template names this picture") from error
 
 
 def _options_of_workers(config: StationConfig) -> list[Any]:

@@ -223,7 +223,9 @@ def test_a_part_that_passed_becomes_the_template_of_a_station(taught: Path) -> N
     )
     assert said.exit_code == 0, said.output
     sha256 = hashlib.sha256(out.read_bytes()).hexdigest()
-    assert sha256 in said.output
+    assert f"    picture: good.png\n    sha256: {sha256}" in said.output, (
+        "as the station file wants"
+    )
     height, width = cv2.imread(str(out)).shape[:2]
     assert (height, width) == (SIDE + 2 * REACH_PX, SIDE + 2 * REACH_PX)
 

@@ -1,5 +1,6 @@
 """``lineguard template``: the part that every other one is laid beside."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -36,5 +37,6 @@ def template(
     record = trace.find(folder, part).record
     people.print(line_of(record))
     sha256 = teaching.teach(folder, record, out, looked_at=good)
-    people.print(f"  template:\n    picture: {out}\n    sha256: {sha256}", soft_wrap=True)
-    write_json({"picture": str(out), "sha256": sha256, "part": record.part}, json)
+    picture = os.path.relpath(out.resolve(), config.resolve().parent)
+    people.print(f"  template:\n    picture: {picture}\n    sha256: {sha256}", soft_wrap=True)
+    write_json({"picture": picture, "sha256": sha256, "part": record.part}, json)

@@ -130,7 +130,7 @@ def _runs(board: Mask, spot: _Spot) -> list[tuple[float, Mask]]:
         fill = np.where(share < 0.5, above, below)
         sides = (
             np.mean(fill[:, 0] != board[spot.rows, spot.x0 - 1]),
-            np.mean(fill[:, -1] != board[spot.rows, spot.x1 if spot.x1 < columns else -1]),
+            np.mean(fill[:, -1] != board[spot.rows, spot.x1]),
         )
         apart = np.mean(above[:, 1:-1] != below[:, 1:-1])
         found.append((float(apart + np.mean(sides)) + _PER_SLANT * abs(slant), fill[:, 1:-1]))

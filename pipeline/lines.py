@@ -195,9 +195,9 @@ class Lines:
             wanted = read_wishes(self._folder / WISH).get("line")
             if wanted is None:
                 continue
-            (self._folder / WISH).unlink(missing_ok=True)
             with self._lock:
                 self._wanted, stop = str(wanted), self._stop
+            (self._folder / WISH).unlink(missing_ok=True)  # gone means taken: read by who waits
             stop()
 
 

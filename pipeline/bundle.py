@@ -44,6 +44,18 @@ class Input(_Strict):
     template: bool = False
 
 
+class Recheck(_Strict):
+    """Which artefact looks again where a score lies near a threshold; see ``pipeline.recheck``.
+
+    Attributes:
+        artefact: its name; the runtimes of the quick one must be able to run it, too.
+        odds: how near: by what factor the odds of score and threshold may differ.
+    """
+
+    artefact: str
+    odds: float = Field(gt=1, le=1000)
+
+
 class Artefact(_Strict):
     """One file of the model.
 
@@ -54,6 +66,7 @@ class Artefact(_Strict):
             name, but .bin. Every other model is one file.
         runtimes: the runtimes that may run it.
         precision: of its weights, e.g. fp32.
+        recheck: it decides with the help of a more exact one; None if alone.
     """
 
     path: InBundle
@@ -61,6 +74,7 @@ class Artefact(_Strict):
     weights_sha256: Sha256 | None = None
     runtimes: tuple[str, ...]
     precision: str
+    recheck: Recheck | None = None
 
     @model_validator(mode="after")
     def _weights_are_hashed(self) -> "Artefact":
@@ -162,6 +176,24 @@ class Manifest(_Strict):
             raise ValueError("thresholds must name each label once and nothing else")
         return self
 
+    @model_validator(mode="after")
+    def _rechecks_can_run(self) -> "Manifest":
+        for name, artefact in self.artefacts.items():
+            if artefact.recheck is None:
+                continue
+            exact = self.artefacts.get(artefact.recheck.artefact)
+            if exact is None or exact.recheck is not None:
+                raise ValueError(
+                    f"artefact '{name}': recheck.artefact: '{artefact.recheck.artefact}' is no "
+                    "artefact that decides alone"
+                )
+            if missing := sorted(set(artefact.runtimes) - set(exact.runtimes)):
+                raise ValueError(
+                    f"artefact '{name}': '{artefact.recheck.artefact}', which looks again, does "
+                    f"not run on {', '.join(missing)}"
+                )
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
@@ -203,6 +235,13 @@ class Bundle:
     def name_of(self, artefact: Artefact) -> str:
         """Return the name under which the manifest lists one of its artefacts."""
         return next(k for k, v in self.manifest.artefacts.items() if v is artefact)
+
+    def rechecked(self, artefact: Artefact) -> proof.Rechecked | None:
+        """Return by what an artefact's doubtful answers are looked at again, for the report."""
+        if artefact.recheck is None:
+            return None
+        exact = self.manifest.artefacts[artefact.recheck.artefact]
+        return proof.Rechecked(sha256=exact.sha256, odds=artefact.recheck.odds)
 
     def checked_file(self, artefact: Artefact) -> Path:
         """Return the path of an artefact after its bytes were compared with the manifest.
@@ -256,9 +295,9 @@ class Bundle:
         Raises:
             BundleError: the report is missing or red, or says nothing of this artefact there.
         """
-        hashes = (artefact.sha256, artefact.weights_sha256)
+        asked = (artefact.sha256, artefact.weights_sha256, self.rechecked(artefact))
         checked = self.report().artefacts.values()
-        about = next((c for c in checked if (c.sha256, c.weights_sha256) == hashes), None)
+        about = next((c for c in checked if (c.sha256, c.weights_sha256, c.recheck) == asked), None)
         refusal = "the parity report says nothing of it" if about is None else about.refusal(run)
         if refusal is not None:
             raise BundleError(

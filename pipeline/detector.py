@@ -1,12 +1,14 @@
 """From picture to detections: letterbox, runtime and decoder, assembled from a bundle."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from pipeline import plugins
-from pipeline.bundle import Artefact, Bundle
+from pipeline.bundle import Artefact, Bundle, Threshold
 from pipeline.errors import BundleError, ConfigError, ModelError
 from pipeline.onnx_graph import check_graph
+from pipeline.recheck import Recheck
 from pipeline.runtimes import Runtime
 from pipeline.types import Box, Detections, Image, Tensor
 from pipeline.vision import decode
@@ -32,6 +34,7 @@ class Detector:
         runtime: what runs it.
         min_score: weaker detections are dropped, 0..1.
         outputs: what the model gave at the last call, before it was decoded.
+        rechecks: how many pictures a more exact model was asked to look at again.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Detector:
         enlarge: bool = False,
         overlap: int | None = None,
         template: Template | None = None,
+        recheck: Recheck | None = None,
     ) -> None:
         """Assemble a detector.
 
@@ -58,6 +62,7 @@ class Detector:
             overlap: a part that is larger than the input is looked at in tiles of the input's size
                 that share so many pixels; None scales it down.
             template: what ``detect_at`` lays parts beside, for a model that compares.
+            recheck: looks again where a score lies near a threshold; the detector closes it.
 
         Raises:
             ConfigError: the overlap is not below half of the input.
@@ -72,6 +77,8 @@ class Detector:
         self._place = self._box.fit if enlarge else self._box.window
         self._overlap = overlap
         self._template = template
+        self._recheck = recheck
+        self.rechecks = 0
         if overlap is not None and 2 * overlap >= min(runtime.input_shape[1:3]):
             raise ConfigError(
                 f"model.tiling.overlap_px: {overlap} is not below half of the model's input of "
@@ -138,13 +145,18 @@ class Detector:
         return merged(found, tiles)
 
     def check(self) -> None:
-        """Run the model once on grey: it warms up, and its outputs must fit decoder and labels.
+        """Run each model once on grey: it warms up, and its outputs must fit decoder and labels.
 
         Raises:
             BundleError: they do not fit.
             ModelError: the runtime failed.
         """
-        outputs = self.runtime.infer(self._box.tensor)
+        self._check(self.runtime)
+        if self._recheck is not None:
+            self._check(self._recheck.runtime)
+
+    def _check(self, runtime: Runtime) -> None:
+        outputs = runtime.infer(self._box.tensor)
         try:
             self._decoder.read(outputs, self.min_score)
         except ModelError as error:
@@ -157,11 +169,20 @@ class Detector:
             )
 
     def close(self) -> None:
-        """Free the model; may be called twice."""
+        """Free what is loaded; may be called twice."""
         self.runtime.close()
+        if self._recheck is not None:
+            self._recheck.runtime.close()
 
     def _infer(self) -> Detections:
-        self.outputs = self.runtime.infer(self._box.tensor)
+        found = self._ask(self.runtime)
+        if self._recheck is not None and self._recheck.asks(found):
+            self.rechecks += 1
+            found = self._ask(self._recheck.runtime)
+        return found
+
+    def _ask(self, runtime: Runtime) -> Detections:
+        self.outputs = runtime.infer(self._box.tensor)
         found = self._decoder.read(self.outputs, self.min_score)
         if len(found) and not (found.label.min() >= 0 and found.label.max() < len(self.labels)):
             raise ModelError(
@@ -185,6 +206,8 @@ def open_detector(
     unproved: bool = False,
     overlap: int | None = None,
     template: Template | None = None,
+    bands: Mapping[str, Threshold] | None = None,
+    one_fails: bool = True,
     warm: bool = True,
 ) -> Detector:
     """Assemble the detector of a bundle, check that its parts fit, and warm it up.
@@ -198,6 +221,9 @@ def open_detector(
         unproved: run it without a green parity report; for the lab, never for a line.
         overlap: of the tiles in which larger parts are looked at, pixels; None scales them down.
         template: what parts are laid beside; for a model that compares, and for no other.
+        bands: the thresholds near which a more exact artefact looks again, where the manifest
+            names one; None takes the bundle's own.
+        one_fails: see ``Recheck``.
         warm: run it once on grey; not needed where golden pictures follow.
 
     Raises:
@@ -210,12 +236,18 @@ def open_detector(
     manifest = bundle.manifest
     decoder = decode.decoder(manifest.decoder)
     chosen = bundle.artefact_for(runtime_kind, artefact)
-    file = bundle.checked_file(chosen)
-    if file.suffix == ".onnx":
-        check_graph(file)
-    runtime: Runtime = plugins.load("runtimes", runtime_kind).create(options, file)
-    try:
-        _check_input(bundle, runtime)
+    with ExitStack() as opened:
+        runtime = _load(bundle, chosen, runtime_kind, options, opened)
+        recheck = None
+        if chosen.recheck is not None:
+            exact = manifest.artefacts[chosen.recheck.artefact]
+            recheck = Recheck(
+                _load(bundle, exact, runtime_kind, options, opened),
+                manifest.labels,
+                bands or manifest.thresholds,
+                chosen.recheck.odds,
+                one_fails=one_fails,
+            )
         detector = Detector(
             manifest.labels,
             decoder,
@@ -225,23 +257,39 @@ def open_detector(
             enlarge=manifest.input.enlarge,
             overlap=overlap,
             template=template,
+            recheck=recheck,
         )
         if warm:
-            detector.check()
-    except (BundleError, ModelError) as error:
-        runtime.close()
-        raise type(error)(f"bundle '{manifest.name}', {chosen.path}: {error}") from error
-    if not unproved:
-        _require_proof(bundle, detector)
+            try:
+                detector.check()
+            except (BundleError, ModelError) as error:
+                raise _about(bundle, chosen, error) from error
+        if not unproved:
+            bundle.require_proof(chosen, runtime.name)
+        opened.pop_all()
     return detector
 
 
-def _require_proof(bundle: Bundle, detector: Detector) -> None:
+def _load(
+    bundle: Bundle, artefact: Artefact, kind: str, options: Any, opened: ExitStack
+) -> Runtime:
+    """Load an artefact into a runtime that ``opened`` closes."""
+    file = bundle.checked_file(artefact)
+    if file.suffix == ".onnx":
+        check_graph(file)
+    runtime: Runtime = plugins.load("runtimes", kind).create(options, file)
+    opened.callback(runtime.close)
     try:
-        bundle.require_proof(detector.artefact, detector.runtime.name)
-    except BundleError:
-        detector.close()
-        raise
+        _check_input(bundle, runtime)
+    except BundleError as error:
+        raise _about(bundle, artefact, error) from error
+    return runtime
+
+
+def _about(
+    bundle: Bundle, artefact: Artefact, error: BundleError | ModelError
+) -> BundleError | ModelError:
+    return type(error)(f"bundle '{bundle.manifest.name}', {artefact.path}: {error}")
 
 
 def _check_input(bundle: Bundle, runtime: Runtime) -> None:

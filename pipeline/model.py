@@ -79,6 +79,8 @@ def open_model(config: StationConfig) -> Model:
             min_score=least,
             overlap=None if section.tiling is None else section.tiling.overlap_px,
             template=template,
+            bands={label: rulebook.band(label) for label in bundle.manifest.labels},
+            one_fails=rulebook.one_fails,
             warm=not questions,
         )
         try:

@@ -55,16 +55,25 @@ class Waiver(_Strict):
     time: str
 
 
+class Rechecked(_Strict):
+    """By what file doubtful answers were looked at again; see ``pipeline.recheck``."""
+
+    sha256: str
+    odds: float
+
+
 class Checked(_Strict):
     """One artefact; the hashes say which bytes were looked at.
 
     Attributes:
+        recheck: what looked again where its scores lay near a threshold, or None.
         runs: by the runtime's own name, which says device and precision.
         skipped: runtimes that it is meant for and that are not on the machine of the check, why.
     """
 
     sha256: str
     weights_sha256: str | None = None
+    recheck: Rechecked | None = None
     precision: str
     bytes: int
     runs: dict[str, Run] = {}

@@ -55,6 +55,12 @@ class Rulebook:
         """
         return self.least_score / 2
 
+    @property
+    def one_fails(self) -> bool:
+        """Return whether each defect whose score is high enough makes a part fail by itself."""
+        tolerant = any(rule.allow or rule.min_size_px for rule in self._rules.values())
+        return not (tolerant or self.recipe.zones)
+
     def band(self, label: str) -> Threshold:
         """Return the scores from which a defect of this class is unsure, and fails."""
         return self._bands[label]

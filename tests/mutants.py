@@ -102,6 +102,10 @@ class Stretching:
     def outputs(self) -> tuple[Tensor, ...]:
         return self._detector.outputs
 
+    @property
+    def rechecks(self) -> int:
+        return self._detector.rechecks
+
     def detect(self, image: Image) -> Detections:
         _, height, width, _ = self._detector.runtime.input_shape
         found = self._detector.detect(np.asarray(cv2.resize(image, (width, height))))

@@ -152,8 +152,14 @@ def proved(opened: Bundle, **runs: Any) -> Bundle:
     }
     flips = sum(len(run.get("flips", ())) for run in found.values())
     checked = {
-        name: {"sha256": a["sha256"], "precision": a["precision"], "bytes": 0, "runs": found}
-        for name, a in page["artefacts"].items()
+        name: {
+            "sha256": a.sha256,
+            "recheck": None if (by := opened.rechecked(a)) is None else by.model_dump(),
+            "precision": a.precision,
+            "bytes": 0,
+            "runs": found,
+        }
+        for name, a in opened.manifest.artefacts.items()
     }
     report = {
         "ok": all(run["ok"] for run in found.values()),

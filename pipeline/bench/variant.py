@@ -175,6 +175,7 @@ def _claim(bare: Bare) -> Report:
     checked = Checked(
         sha256=artefact.sha256,
         weights_sha256=artefact.weights_sha256,
+        recheck=bundle.rechecked(artefact),
         precision=artefact.precision,
         bytes=bundle.size_of(artefact),
         runs={bare.runtime.name: Run(ok=True)},

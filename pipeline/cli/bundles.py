@@ -83,6 +83,11 @@ def info(
             f"  {name}: {artefact.path}, {size:.1f} MB, {artefact.precision}, "
             f"for {', '.join(artefact.runtimes)}, sha256 well"
         )
+        if artefact.recheck is not None:
+            people.print(
+                f"    near a threshold {artefact.recheck.artefact} looks again "
+                f"(odds within {artefact.recheck.odds:g})"
+            )
     for label, threshold in m.thresholds.items():
         people.print(f"  {label}: fail from {threshold.fail}, unsure from {threshold.unsure}")
     for data in m.data:

@@ -236,6 +236,7 @@ def _report(
         name: Checked(
             sha256=artefact.sha256,
             weights_sha256=artefact.weights_sha256,
+            recheck=bundle.rechecked(artefact),
             precision=artefact.precision,
             bytes=bundle.size_of(artefact),
             runs={key.split("\n")[1]: r for key, r in found.items() if key.split("\n")[0] == name},
@@ -270,7 +271,7 @@ def _summed(report: Report, artefacts: dict[str, Checked]) -> Report:
 
 
 def _merged(new: Checked, old: Checked | None) -> Checked:
-    if old is None or (new.sha256, new.weights_sha256) != (old.sha256, old.weights_sha256):
+    if old is None or _what(new) != _what(old):
         return new
     waivers = tuple(
         waiver
@@ -279,6 +280,10 @@ def _merged(new: Checked, old: Checked | None) -> Checked:
         or set(new.runs[waiver.run].flips) == set(old.runs[waiver.run].flips)
     )
     return new.model_copy(update={"runs": old.runs | new.runs, "waivers": waivers})
+
+
+def _what(checked: Checked) -> tuple[object, ...]:
+    return checked.sha256, checked.weights_sha256, checked.recheck
 
 
 def _made_with() -> dict[str, Any]:

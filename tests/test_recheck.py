@@ -1,0 +1,150 @@
+"""A quick model's doubtful answers are looked at again by the exact one, and only those."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import plugins
+from pipeline.bundle import Bundle, Threshold, open_bundle, sha256_of
+from pipeline.detector import Detector, open_detector
+from pipeline.errors import BundleError
+from pipeline.recheck import Recheck
+from pipeline.recipe import DefectRule, Recipe, Zone
+from pipeline.rules import Rulebook
+from tests import tiny
+from tests.doubles import detections
+
+ODDS = 4.0
+EXACT, CLEAR, DOUBTFUL = 0.31, 0.95, 0.6
+RUNTIME = plugins.load("runtimes", "scripted").create(
+    plugins.load("runtimes", "scripted").Options(), Path()
+)
+
+
+def picture() -> Any:
+    return np.zeros((tiny.HEIGHT, tiny.WIDTH, 3), np.uint8)
+
+
+def two(folder: Path, quick: float, **changes: Any) -> Bundle:
+    """Return a bundle of an exact model and a quick one that finds the same box, scored so."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    tiny.save(tiny.e2e_model([EXACT]), folder / "exact.onnx")
+    tiny.save(tiny.e2e_model([quick]), folder / "quick.onnx")
+    exact, sped = (
+        {
+            "path": f"{name}.onnx",
+            "sha256": sha256_of(folder / f"{name}.onnx"),
+            "runtimes": ["onnx"],
+            "precision": precision,
+        }
+        for name, precision in (("exact", "fp32"), ("quick", "int8"))
+    )
+    sped |= {"recheck": {"artefact": "fp32", "odds": ODDS}} | changes
+    return tiny.bundle(folder, artefacts={"fp32": exact, "int8": sped})
+
+
+def opened(bundle: Bundle, **given: Any) -> Detector:
+    options = plugins.load("runtimes", "onnx").Options()
+    return open_detector(bundle, "onnx", options, "int8", **given)
+
+
+def test_a_doubtful_score_is_that_of_the_exact_model(tmp_path: Path) -> None:
+    detector = opened(two(tmp_path, DOUBTFUL))
+    found = detector.detect(picture())
+    assert found.score.tolist() == [pytest.approx(EXACT)]
+    assert detector.rechecks == 1
+    detector.close()
+
+
+def test_a_clear_score_is_that_of_the_quick_model(tmp_path: Path) -> None:
+    detector = opened(two(tmp_path, CLEAR))
+    found = detector.detect(picture())
+    assert found.score.tolist() == [pytest.approx(CLEAR)]
+    assert detector.rechecks == 0
+    detector.close()
+
+
+def test_the_thresholds_of_a_recipe_say_what_is_doubtful(tmp_path: Path) -> None:
+    bands = dict.fromkeys(tiny.LABELS, Threshold(fail=0.97, unsure=0.9))
+    detector = opened(two(tmp_path, CLEAR), bands=bands)
+    assert detector.detect(picture()).score.tolist() == [pytest.approx(EXACT)]
+    detector.close()
+
+
+@pytest.mark.parametrize(
+    ("scores", "one_fails", "asks"),
+    [
+        ((), True, False),
+        ((0.09,), True, False),  # odds 0.10; those of unsure, 0.43, are 4.3 times as high
+        ((0.11,), True, True),
+        ((0.4,), True, True),
+        ((0.79,), True, True),
+        ((0.81,), True, False),  # odds 4.3, those of fail are 1
+        ((0.81, 0.4), True, False),
+        ((0.81, 0.4), False, True),
+        ((0.81, 0.09), False, False),
+    ],
+)
+def test_what_lies_near_a_threshold_is_asked_for_again(
+    scores: tuple[float, ...], one_fails: bool, asks: bool
+) -> None:
+    bands = dict.fromkeys(tiny.LABELS, Threshold(fail=0.5, unsure=0.3))
+    recheck = Recheck(RUNTIME, tiny.LABELS, bands, ODDS, one_fails=one_fails)
+    found = detections(*((0.0, 0.0, 9.0, 9.0, score, 0.0) for score in scores))
+    assert recheck.asks(found) is asks
+
+
+def test_each_class_has_its_own_thresholds() -> None:
+    bands = {"scratch": Threshold(fail=0.1, unsure=0.05), "dent": Threshold(fail=0.5, unsure=0.3)}
+    recheck = Recheck(RUNTIME, tiny.LABELS, bands, ODDS, one_fails=True)
+    at = (0.0, 0.0, 9.0, 9.0, 0.5)
+    assert not recheck.asks(detections((*at, 0.0)))
+    assert recheck.asks(detections((*at, 1.0)))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "alone"),
+    [
+        ({}, True),
+        ({"defects": {"dent": DefectRule(fail=0.7)}}, True),
+        ({"defects": {"dent": DefectRule(allow=1)}}, False),
+        ({"defects": {"dent": DefectRule(min_size_px=4)}}, False),
+        ({"zones": (Zone(name="hole", xyxy=(0.0, 0.0, 0.5, 0.5)),)}, False),
+    ],
+)
+def test_a_recipe_that_tolerates_something_has_no_defect_that_decides_alone(
+    recipe: dict[str, Any], alone: bool
+) -> None:
+    thresholds = dict.fromkeys(tiny.LABELS, Threshold(fail=0.5, unsure=0.3))
+    assert Rulebook(Recipe(name="r", **recipe), thresholds).one_fails is alone
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"recheck": {"artefact": "fp16", "odds": ODDS}}, "'fp16' is no artefact that decides"),
+        ({"recheck": {"artefact": "int8", "odds": ODDS}}, "'int8' is no artefact that decides"),
+        ({"runtimes": ["onnx", "openvino"]}, "'fp32', which looks again, does not run on openv"),
+        ({"recheck": {"artefact": "fp32", "odds": 1.0}}, "recheck.odds"),
+    ],
+)
+def test_a_recheck_that_cannot_be_is_refused(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BundleError, match=said):
+        two(tmp_path, CLEAR, **changes)
+
+
+@pytest.mark.parametrize("recheck", [None, {"artefact": "fp32", "odds": 2.0}])
+def test_what_was_proved_with_a_recheck_does_not_run_with_another_or_none(
+    tmp_path: Path, recheck: dict[str, Any] | None
+) -> None:
+    bundle = two(tmp_path, CLEAR)
+    page = bundle.manifest.model_dump(mode="json")
+    page["artefacts"]["int8"]["recheck"] = recheck
+    manifest = type(bundle.manifest).model_validate(page)
+    with pytest.raises(BundleError, match="the parity report says nothing of it"):
+        opened(Bundle(bundle.path, manifest, ""))
+    opened(open_bundle(bundle.path)).close()

@@ -322,14 +322,16 @@ def parity(
 
 
 def _print_report(people: Console, report: Report) -> None:
-    table = Table("artefact", "runtime", "flips", "boxes without twin", "mAP50-95 lost", "speed")
+    from pipeline.lab import card
+
+    table = Table("artefact", "runtime", "flips", "no twin", "mAP50-95 lost", "speed", "twice")
     for name, checked in report.artefacts.items():
         for run, found in checked.runs.items():
             figures = found.figures
             if not figures:
-                table.add_row(name, run, "failed", "", "", "")
+                table.add_row(name, run, "failed")
                 continue
-            unmatched, speed = figures["boxes"]["unmatched"], figures["latency"]["speed_up_median"]
+            unmatched = figures["boxes"]["unmatched"]
             lost = figures.get("map50_95_lost")
             table.add_row(
                 name,
@@ -337,7 +339,8 @@ def _print_report(people: Console, report: Report) -> None:
                 str(len(found.flips)),
                 f"{unmatched['count']} of {unmatched['of']}",
                 "-" if lost is None else f"{lost:.4f}",
-                f"{speed:.2f} x",
+                f"{card.speed_up(figures):.2f} x",
+                card.twice(figures),
             )
     people.print(table)
     for name, checked in report.artefacts.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.bundle import Bundle
@@ -78,8 +79,8 @@ def _parity(report: Report) -> str:
             f"{found.figures['boxes']['score_mean']:.4f}",
             _signed(found.figures.get("map50_95_lost")),
             f"{found.figures['latency']['ms_median']:.1f}",
-            _speed_up(found.figures["latency"]),
-            _count(found.figures.get("rechecked")),
+            f"{speed_up(found.figures):.2f}",
+            twice(found.figures),
         )
         for name, checked in report.artefacts.items()
         for run, found in checked.runs.items()
@@ -109,13 +110,15 @@ def _parity(report: Report) -> str:
     return "\n\n".join(parts)
 
 
-def _speed_up(latency: dict[str, float]) -> str:
-    """Return that of the whole set; reports before it was measured have the median's."""
-    return f"{latency.get('speed_up_total', latency['speed_up_median']):.2f}"
+def speed_up(figures: Mapping[str, Any]) -> float:
+    """Return a run's speed-up on the whole set; of a report before that was kept, the median's."""
+    latency = figures["latency"]
+    return float(latency.get("speed_up_total", latency["speed_up_median"]))
 
 
-def _count(share: dict[str, Any] | None) -> str:
-    return "-" if share is None else "{count} of {of}".format(**share)
+def twice(figures: Mapping[str, Any]) -> str:
+    """Return how many pictures of a run were looked at twice, in words."""
+    return "{count} of {of}".format(**figures["rechecked"]) if "rechecked" in figures else "-"
 
 
 def _signed(lost: float | None) -> str:

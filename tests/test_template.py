@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from pipeline import plugins, teaching
 from pipeline.assembly import build
+from pipeline.bundle import open_bundle
 from pipeline.cli.main import app
 from pipeline.clock import SystemClock
 from pipeline.config import load
@@ -312,7 +313,10 @@ def line_page(folder: Path, bundle: str, store: str, **model: Any) -> Path:
     return file
 
 
-def test_a_station_taught_with_one_board_tells_good_from_bad_on_its_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("artefact", ["fp32", "int8"])
+def test_a_station_taught_with_one_board_tells_good_from_bad_on_its_line(
+    tmp_path: Path, artefact: str
+) -> None:
     scene = BeltScene(4, BeltSetup(boards=6, layout=5, look=optics.LOOKS["binary"]))
     is_good = [scene.truth(index)["good"] for index in range(6)]
     assert 0 < sum(is_good) < 6
@@ -322,12 +326,14 @@ def test_a_station_taught_with_one_board_tells_good_from_bad_on_its_line(tmp_pat
     assert len(records) == 6
     out = tmp_path / "board-a.png"
     sha256 = teaching.teach(first.store_path, records[is_good.index(True)], out, looked_at=True)
-    template = {"picture": str(out), "sha256": sha256}
-    taught = load(line_page(tmp_path, "models/boards-pair-n", "second", template=template))
+    model = {"template": {"picture": str(out), "sha256": sha256}, "artefact": artefact}
+    taught = load(line_page(tmp_path, "models/boards-pair-n", "second", **model))
     build(taught, SystemClock()).run()
-    found = [record.verdict for record in read_records(taught.store_path)]
-    assert found == [Verdict.PASS if good else Verdict.FAIL for good in is_good]
+    records = list(read_records(taught.store_path))
+    assert [r.verdict for r in records] == [Verdict.PASS if g else Verdict.FAIL for g in is_good]
+    named = open_bundle(shipped("models/boards-pair-n")).manifest.artefacts[artefact]
+    assert {record.artefact_sha256 for record in records} == {named.sha256}
     assert taught.sha256 != first.sha256
-    record = list(read_records(taught.store_path))[is_good.index(False)]
-    again = rerun(taught, record, stored_picture(taught.store_path, record))
-    assert again.verdict is record.image_verdict
+    bad = records[is_good.index(False)]
+    again = rerun(taught, bad, stored_picture(taught.store_path, bad))
+    assert again.verdict is bad.image_verdict

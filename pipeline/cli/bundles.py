@@ -77,8 +77,8 @@ def info(
         f"{' beside a template' if m.input.template else ''}, licence {m.licence}"
     )
     for name, artefact in m.artefacts.items():
-        file = opened.checked_file(artefact)
-        size = file.stat().st_size / 1e6
+        opened.checked_file(artefact)
+        size = opened.size_of(artefact) / 1e6
         people.print(
             f"  {name}: {artefact.path}, {size:.1f} MB, {artefact.precision}, "
             f"for {', '.join(artefact.runtimes)}, sha256 well"

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline import plugins
 from pipeline.assembly import build
-from pipeline.bundle import Bundle, open_bundle, sha256_of
+from pipeline.bundle import Bundle, Recheck, open_bundle, sha256_of
 from pipeline.clock import SystemClock
 from pipeline.config import load
 from pipeline.detector import Detector, open_detector
@@ -20,7 +20,7 @@ from pipeline.errors import BundleError, ConfigError
 from pipeline.lab import parity, pictures, prove, quantize
 from pipeline.lab.evaluate import LEAST_SCORE
 from pipeline.lab.export import tensors_of
-from pipeline.proof import REPORT, Run
+from pipeline.proof import REPORT, Checked, Report, Run
 from pipeline.shipped import shipped
 from pipeline.types import Detections
 from tests import mutants, tiny
@@ -360,6 +360,41 @@ def test_a_red_artefact_is_taken_out_before_a_bundle_ships(tmp_path: Path) -> No
     assert "int8 on onnx/cpu" in report.withdrawn
     prove.rewrite(bundle, artefacts=manifest.artefacts)
     assert not other.exists()
+
+
+def test_an_artefact_goes_where_what_rechecks_it_is_red(tmp_path: Path) -> None:
+    bundle = unproved(tmp_path)
+    exact = bundle.manifest.artefacts["fp32"]
+    quick = exact.model_copy(update={"recheck": Recheck(artefact="fp32", odds=4.0)})
+    bundle = prove.rewrite(bundle, artefacts={"fp32": exact, "int8": quick})
+    good, bad = {"ok": True}, {"ok": False, "failures": ["its scores are off"]}
+    report = Report(
+        ok=False,
+        flips=0,
+        artefacts={
+            name: Checked(
+                sha256=exact.sha256,
+                recheck=bundle.rechecked(artefact),
+                precision="fp32",
+                bytes=1,
+                runs={
+                    "onnx/cpu": Run.model_validate(good),
+                    "openvino/CPU/f32": Run.model_validate(bad if name == "fp32" else good),
+                },
+            )
+            for name, artefact in bundle.manifest.artefacts.items()
+        },
+        reference={"artefact": "fp32", "run": "onnx/cpu"},
+        pictures={},
+        contract_sha256=bundle.manifest.contract_sha256,
+    )
+    manifest, report = prove.without_red(bundle.manifest, report)
+    assert {name: a.runtimes for name, a in manifest.artefacts.items()} == {
+        "fp32": ("onnx",),
+        "int8": ("onnx",),
+    }
+    assert "'fp32', which looks again" in report.withdrawn["int8 on openvino/CPU/f32"]
+    assert prove.rewrite(bundle, artefacts=manifest.artefacts).manifest == manifest
 
 
 def test_what_an_earlier_report_says_of_other_machines_is_kept(tmp_path: Path) -> None:

@@ -147,8 +147,7 @@ def without_red(manifest: Manifest, report: Report) -> tuple[Manifest, Report]:
     artefacts, checks = {}, {}
     withdrawn: dict[str, str] = dict(report.withdrawn)
     for name, checked in report.artefacts.items():
-        refusals = {run: checked.refusal(run) for run in checked.runs}
-        red = {run: why for run, why in refusals.items() if why is not None}
+        red = _red(name, manifest, report)
         withdrawn |= {f"{name} on {run}": why for run, why in red.items()}
         kept = {run: found for run, found in checked.runs.items() if run not in red}
         gone = {run.split("/")[0] for run in red} - {run.split("/")[0] for run in kept}
@@ -159,6 +158,21 @@ def without_red(manifest: Manifest, report: Report) -> tuple[Manifest, Report]:
             checks[name] = checked.model_copy(update={"runs": kept})
     shipped = manifest.model_copy(update={"artefacts": artefacts})
     return shipped, _summed(report.model_copy(update={"withdrawn": withdrawn}), checks)
+
+
+def _red(name: str, manifest: Manifest, report: Report) -> dict[str, str]:
+    """Return why an artefact must not decide, by run: for what it is, or for what rechecks it."""
+    checked, recheck = report.artefacts[name], manifest.artefacts[name].recheck
+    refusals = {run: checked.refusal(run) for run in checked.runs}
+    red = {run: why for run, why in refusals.items() if why is not None}
+    if recheck is None:
+        return red
+    exact = _red(recheck.artefact, manifest, report)
+    return red | {
+        run: f"'{recheck.artefact}', which looks again, must not decide there: {why}"
+        for run, why in exact.items()
+        if run in checked.runs
+    }
 
 
 def keep(bundle: Bundle, report: Report) -> Bundle:

@@ -241,7 +241,9 @@ class Bundle:
         if artefact.recheck is None:
             return None
         exact = self.manifest.artefacts[artefact.recheck.artefact]
-        return proof.Rechecked(sha256=exact.sha256, odds=artefact.recheck.odds)
+        return proof.Rechecked(
+            sha256=exact.sha256, weights_sha256=exact.weights_sha256, odds=artefact.recheck.odds
+        )
 
     def checked_file(self, artefact: Artefact) -> Path:
         """Return the path of an artefact after its bytes were compared with the manifest.

@@ -224,7 +224,8 @@ def open_detector(
         bands: the thresholds near which a more exact artefact looks again, where the manifest
             names one; None takes the bundle's own.
         one_fails: see ``Recheck``.
-        warm: run it once on grey; not needed where golden pictures follow.
+        warm: run it once on grey; not needed where golden pictures follow. What rechecks is run in
+            any case.
 
     Raises:
         BundleError: the bundle, its file and its manifest do not fit each other, or its parity
@@ -259,7 +260,7 @@ def open_detector(
             template=template,
             recheck=recheck,
         )
-        if warm:
+        if warm or recheck is not None:  # golden pictures may ask the quick model alone
             try:
                 detector.check()
             except (BundleError, ModelError) as error:

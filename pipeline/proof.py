@@ -59,6 +59,7 @@ class Rechecked(_Strict):
     """By what file doubtful answers were looked at again; see ``pipeline.recheck``."""
 
     sha256: str
+    weights_sha256: str | None = None
     odds: float
 
 

@@ -50,20 +50,36 @@ def opened(bundle: Bundle, **given: Any) -> Detector:
     return open_detector(bundle, "onnx", options, "int8", **given)
 
 
-def test_a_doubtful_score_is_that_of_the_exact_model(tmp_path: Path) -> None:
-    detector = opened(two(tmp_path, DOUBTFUL))
+@pytest.mark.parametrize(("quick", "counts", "times"), [(DOUBTFUL, EXACT, 1), (CLEAR, CLEAR, 0)])
+def test_a_doubtful_score_is_that_of_the_exact_model_and_a_clear_one_stays(
+    tmp_path: Path, quick: float, counts: float, times: int
+) -> None:
+    detector = opened(two(tmp_path, quick))
     found = detector.detect(picture())
-    assert found.score.tolist() == [pytest.approx(EXACT)]
-    assert detector.rechecks == 1
+    assert found.score.tolist() == [pytest.approx(counts)]
+    assert detector.rechecks == times
     detector.close()
 
 
-def test_a_clear_score_is_that_of_the_quick_model(tmp_path: Path) -> None:
-    detector = opened(two(tmp_path, CLEAR))
-    found = detector.detect(picture())
-    assert found.score.tolist() == [pytest.approx(CLEAR)]
-    assert detector.rechecks == 0
-    detector.close()
+def test_an_exact_model_that_does_not_fit_stops_the_start(tmp_path: Path) -> None:
+    bundle = two(tmp_path, CLEAR)
+    wrong = tiny.save(tiny.raw_model(), tmp_path / "wrong.onnx")
+    exact = bundle.manifest.artefacts["fp32"].model_copy(
+        update={"path": wrong.name, "sha256": sha256_of(wrong)}
+    )
+    artefacts = {"fp32": exact, "int8": bundle.manifest.artefacts["int8"]}
+    manifest = bundle.manifest.model_copy(update={"artefacts": artefacts})
+    with pytest.raises(BundleError, match="does not fit its manifest"):
+        opened(Bundle(bundle.path, manifest, ""), unproved=True, warm=False)
+
+
+def test_the_weights_beside_an_exact_model_are_a_part_of_what_was_proved(tmp_path: Path) -> None:
+    bundle = two(tmp_path, CLEAR)
+    exact, quick = (bundle.manifest.artefacts[name] for name in ("fp32", "int8"))
+    other = exact.model_copy(update={"weights_sha256": "0" * 64})
+    manifest = bundle.manifest.model_copy(update={"artefacts": {"fp32": other, "int8": quick}})
+    with pytest.raises(BundleError, match="the parity report says nothing of it"):
+        Bundle(bundle.path, manifest, "").require_proof(quick, "onnx/cpu")
 
 
 def test_the_thresholds_of_a_recipe_say_what_is_doubtful(tmp_path: Path) -> None:

@@ -230,8 +230,8 @@ def open_detector(
     Raises:
         BundleError: the bundle, its file and its manifest do not fit each other, or its parity
             report does not let this artefact run here.
-        ConfigError: there is no such runtime, its package is not installed, or the overlap is not
-            below half of the input.
+        ConfigError: there is no such runtime, its package is not installed, it does not compute
+            here in the precision that is asked for, or the overlap is not below half of the input.
         ModelError: the model cannot be loaded or fails.
     """
     manifest = bundle.manifest
@@ -278,7 +278,8 @@ def _load(
     file = bundle.checked_file(artefact)
     if file.suffix == ".onnx":
         check_graph(file)
-    runtime: Runtime = plugins.load("runtimes", kind).create(options, file)
+    meant = options.meant_for(artefact.precision)
+    runtime: Runtime = plugins.load("runtimes", kind).create(meant, file)
     opened.callback(runtime.close)
     try:
         _check_input(bundle, runtime)

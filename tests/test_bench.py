@@ -24,7 +24,7 @@ from pipeline.bench.figures import Round, in_turns, percentiles, ratio, spread
 from pipeline.bench.growth import drafts_of, fill
 from pipeline.bench.line import MeasuredLine
 from pipeline.bench.page import rows_of, write_page
-from pipeline.bench.pictures import boards, in_memory
+from pipeline.bench.pictures import NO_CLIP, boards
 from pipeline.bench.plot import bars, curves
 from pipeline.bench.variant import Variant, open_bare, read_variant, scripted_twin
 from pipeline.bench.work import Asked, Loop, Work, usual_station
@@ -170,7 +170,7 @@ def test_a_line_under_measurement_decides_records_and_publishes_every_part(
     bare = open_bare(scripted)
     with broker(work.scratch) as by:
         file = usual_station(scripted, bare, work.folder("line"), by.port)
-        with MeasuredLine(file, in_memory(SIDE)) as line:
+        with MeasuredLine(file, itertools.cycle(boards(SIDE))) as line:
             assert line.work(12).count == 12
             paced = line.pace(8, 200.0)
     assert (paced.given, paced.lost, paced.recorded) == (8, 0, 8)
@@ -189,9 +189,43 @@ def test_several_workers_are_measured_beside_as_many_bare_runtimes(
     assert bare.name.endswith(" x 2")
     assert Loop(bare).work(7).count == 7
     file = usual_station(both, bare, work.folder("line"), None)
-    with MeasuredLine(file, in_memory(SIDE)) as line:
+    with MeasuredLine(file, itertools.cycle(boards(SIDE))) as line:
         assert [line.work(10).count, line.work(10).count] == [10, 10]
         assert len(line.decided) == 20
+
+
+@pytest.fixture
+def comparing(scripted: Variant) -> Variant:
+    """Return the scripted variant, whose model compares."""
+    file = scripted.bundle / "manifest.json"
+    page = json.loads(file.read_text(encoding="utf-8"))
+    page["input"]["template"] = True
+    file.write_text(json.dumps(page), encoding="utf-8")
+    return scripted
+
+
+def test_a_model_that_compares_is_measured_on_boards_that_are_alike(
+    work: Work, comparing: Variant
+) -> None:
+    bare = open_bare(comparing)
+    assert Loop(bare).work(3).count == 3
+    file = usual_station(comparing, bare, work.folder("line"), None)
+    with MeasuredLine(file, itertools.cycle(bare.boards)) as line:
+        line.work(20)
+        seen = [record.views for record in read_records(line.store)]
+    assert seen == [1] * 20  # a board that is not the template's has no view that counts
+    assert set(line.verdicts) == {"PASS", "FAIL"}
+
+
+@pytest.mark.parametrize("name", ["e2e", "parts"])
+def test_a_clip_of_boards_that_differ_is_not_shown_to_a_model_that_compares(
+    name: str, work: Work, comparing: Variant
+) -> None:
+    needs_a_broker()
+    results = sections.measured(name, work, {})
+    said = [row for row in rows_of(name, results["sections"][name]["figures"]) if NO_CLIP in row]
+    assert said
+    assert "cpu_ms_per_part" not in results
 
 
 def test_what_is_not_proved_is_timed_in_a_copy_and_the_bundle_stays_as_it_was(

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import plugins
 from pipeline.detector import Detector, open_detector
-from pipeline.errors import BundleError, ModelError
+from pipeline.errors import BundleError, ConfigError, ModelError
 from pipeline.types import Box
 from tests import tiny
 
@@ -124,6 +124,21 @@ def test_a_real_runtime_finds_what_the_model_says(kind: str, package: str, tmp_p
     assert detector.runtime.name.startswith(kind)
     detector.close()
     detector.close()
+
+
+def test_a_precision_that_a_processor_does_not_know_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    plugin = plugins.load("runtimes", "openvino")
+    asked = openvino.CompiledModel.get_property
+
+    def without_bf16(compiled: object, name: str) -> object:
+        return openvino.Type.f32 if name == "INFERENCE_PRECISION_HINT" else asked(compiled, name)
+
+    monkeypatch.setattr(openvino.CompiledModel, "get_property", without_bf16)
+    with pytest.raises(ConfigError, match="computes in f32 here, not in bf16 as asked; set"):
+        open_detector(tiny.bundle(tmp_path), "openvino", plugin.Options(precision="bf16"))
 
 
 def test_one_thread_of_openvino_is_held_on_no_core(tmp_path: Path) -> None:

@@ -362,6 +362,31 @@ def test_a_red_artefact_is_taken_out_before_a_bundle_ships(tmp_path: Path) -> No
     assert not other.exists()
 
 
+def test_a_file_that_two_artefacts_share_stays_with_the_other(tmp_path: Path) -> None:
+    bundle = unproved(tmp_path)
+    exact = bundle.manifest.artefacts["fp32"]
+    fast = exact.model_copy(update={"recheck": Recheck(artefact="fp32", odds=1.5)})
+    bundle = prove.rewrite(bundle, artefacts={"fp32": exact, "bf16": fast})
+    prove.rewrite(bundle, artefacts={"fp32": exact})
+    assert bundle.checked_file(exact).exists()
+
+
+def test_what_could_not_be_compared_here_does_not_ship_and_says_so(tmp_path: Path) -> None:
+    bundle = unproved(tmp_path)
+    exact = bundle.manifest.artefacts["fp32"]
+    fast = exact.model_copy(update={"recheck": Recheck(artefact="fp32", odds=1.5)})
+    bundle = prove.rewrite(bundle, artefacts={"fp32": exact, "bf16": fast})
+    report = prove.prove(bundle, FEW)
+    unknown = report.artefacts["bf16"].model_copy(
+        update={"runs": {}, "skipped": {"openvino": "it computes in f32 here"}}
+    )
+    checked = report.artefacts | {"bf16": unknown}
+    report = report.model_copy(update={"artefacts": checked})
+    manifest, report = prove.without_red(bundle.manifest, report)
+    assert list(manifest.artefacts) == ["fp32"]
+    assert report.withdrawn == {"bf16 on openvino": "it computes in f32 here"}
+
+
 def test_an_artefact_goes_where_what_rechecks_it_is_red(tmp_path: Path) -> None:
     bundle = unproved(tmp_path)
     exact = bundle.manifest.artefacts["fp32"]
@@ -379,7 +404,9 @@ def test_an_artefact_goes_where_what_rechecks_it_is_red(tmp_path: Path) -> None:
                 bytes=1,
                 runs={
                     "onnx/cpu": Run.model_validate(good),
-                    "openvino/CPU/f32": Run.model_validate(bad if name == "fp32" else good),
+                    f"openvino/CPU/{'f32' if name == 'fp32' else 'bf16'}": Run.model_validate(
+                        bad if name == "fp32" else good
+                    ),
                 },
             )
             for name, artefact in bundle.manifest.artefacts.items()
@@ -393,7 +420,7 @@ def test_an_artefact_goes_where_what_rechecks_it_is_red(tmp_path: Path) -> None:
         "fp32": ("onnx",),
         "int8": ("onnx",),
     }
-    assert "'fp32', which looks again" in report.withdrawn["int8 on openvino/CPU/f32"]
+    assert "'fp32', which looks again" in report.withdrawn["int8 on openvino/CPU/bf16"]
     assert prove.rewrite(bundle, artefacts=manifest.artefacts).manifest == manifest
 
 
@@ -466,5 +493,7 @@ def test_every_shipped_artefact_has_a_green_report_on_real_pictures() -> None:
         assert set(report.artefacts) == set(bundle.manifest.artefacts)
         assert report.pictures["judged"] >= 1000
         for artefact in bundle.manifest.artefacts.values():
-            for kind in set(artefact.runtimes) & {"onnx", "openvino"}:
-                bundle.require_proof(artefact, {"onnx": "onnx/cpu"}.get(kind, "openvino/CPU/f32"))
+            arithmetic = "bf16" if artefact.precision == "bf16" else "f32"
+            names = {"onnx": "onnx/cpu", "openvino": f"openvino/CPU/{arithmetic}"}
+            for kind in set(artefact.runtimes) & names.keys():
+                bundle.require_proof(artefact, names[kind])

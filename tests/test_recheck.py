@@ -9,7 +9,7 @@ import pytest
 from pipeline import plugins
 from pipeline.bundle import Bundle, Threshold, open_bundle, sha256_of
 from pipeline.detector import Detector, open_detector
-from pipeline.errors import BundleError
+from pipeline.errors import BundleError, ConfigError
 from pipeline.recheck import Recheck
 from pipeline.recipe import DefectRule, Recipe, Zone
 from pipeline.rules import Rulebook
@@ -59,6 +59,30 @@ def test_a_doubtful_score_is_that_of_the_exact_model_and_a_clear_one_stays(
     assert found.score.tolist() == [pytest.approx(counts)]
     assert detector.rechecks == times
     detector.close()
+
+
+def test_in_bf16_the_exact_look_is_in_full_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    plugin = plugins.load("runtimes", "openvino")
+    exact = two(tmp_path, CLEAR).manifest.artefacts["fp32"].model_dump(mode="json")
+    exact["runtimes"] = ["openvino"]
+    fast = exact | {"precision": "bf16", "recheck": {"artefact": "fp32", "odds": ODDS}}
+    bundle = tiny.bundle(tmp_path, artefacts={"fp32": exact, "bf16": fast})
+    asked: list[str] = []
+    create = plugin.create
+
+    def noted(options: Any, file: Path) -> Any:
+        asked.append(options.precision)
+        return create(options, file)
+
+    monkeypatch.setattr(plugin, "create", noted)
+    try:
+        open_detector(bundle, "openvino", plugin.Options(), "bf16", unproved=True).close()
+    except ConfigError as error:
+        pytest.skip(f"this processor: {error}")
+    assert asked == ["bf16", "f32"]
 
 
 def test_an_exact_model_that_does_not_fit_stops_the_start(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ import numpy as np
 
 from pipeline import plugins
 from pipeline.bench.broker import broker
-from pipeline.bench.pictures import boards
 from pipeline.bench.variant import Bare, Variant
 from pipeline.bench.work import Work, bare_of, usual_station
 from pipeline.bench.worker import Worker
@@ -46,7 +45,7 @@ def density(work: Work) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     with broker(work.scratch) as by, bare_of(work.variant) as bare:
         pictures = work.scratch / "lane.npy"
-        np.save(pictures, np.stack(boards(bare.side)[:PICTURES]))
+        np.save(pictures, np.stack(bare.boards[:PICTURES]))
         while len(steps) < most:
             count = len(steps) + 1
             work.note(f"{count} cameras at {fps:g} a second")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import statistics
 import sys
 import time
@@ -14,7 +15,6 @@ from pipeline.bench.broker import broker, process
 from pipeline.bench.figures import percentiles
 from pipeline.bench.line import MeasuredLine, Paced
 from pipeline.bench.listener import READY, arrivals
-from pipeline.bench.pictures import boards, in_memory
 from pipeline.bench.variant import Bare, scripted_twin
 from pipeline.bench.work import Loop, Work, bare_of, usual_station
 from pipeline.clock import NS_PER_MS
@@ -49,7 +49,7 @@ def paced(work: Work) -> dict[str, Any]:
     ):
         before_ms = _inference_ms(bare)
         station = usual_station(work.variant, bare, work.folder("paced"), by.port)
-        with MeasuredLine(station, in_memory(bare.side), live=True) as line:
+        with MeasuredLine(station, itertools.cycle(bare.boards), live=True) as line:
             # Slowly: what is lost before the first frame was looked at is nobody's part.
             line.pace(WARM_PARTS, WARM_FPS)
             work.note(f"{count} parts, {per_min:.0f} a minute")
@@ -88,10 +88,10 @@ def burst(work: Work) -> dict[str, Any]:
     count = work.asked.parts or (QUICK_PARTS if work.quick else BURST_PARTS)
     with broker(work.scratch) as by, _listening(work, by.port) as file:
         with bare_of(work.variant) as real:
-            variant = scripted_twin(real, boards(real.side), work.folder("twin"))
+            variant = scripted_twin(real, real.boards, work.folder("twin"))
         with bare_of(variant) as bare:
             station = usual_station(variant, bare, work.folder("burst"), by.port)
-            with MeasuredLine(station, in_memory(bare.side), live=True) as line:
+            with MeasuredLine(station, itertools.cycle(bare.boards), live=True) as line:
                 line.pace(WARM_PARTS, WARM_FPS)
                 work.note(f"{count:,} parts, {per_min:,.0f} a minute")
                 taken = _turn(work, line, count, per_min)

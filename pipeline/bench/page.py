@@ -227,6 +227,8 @@ def _of_density(figures: Figures) -> list[Row]:
 
 
 def _of_parts(figures: Figures) -> list[Row]:
+    if "skipped" in figures:
+        return [("CPU time per part", "not measured", figures["skipped"])]
     verdicts = ", ".join(f"{n} {v}" for v, n in figures["verdicts"].items())
     return [
         ("CPU time per part", *_spread(figures["cpu_ms_per_part"], " ms")),

@@ -10,9 +10,10 @@ from typing import Any
 from pipeline.assembly import build, open_camera
 from pipeline.bench.broker import Broker, broker
 from pipeline.bench.figures import Round, spread
-from pipeline.bench.pictures import clip
+from pipeline.bench.pictures import NO_CLIP, clip
 from pipeline.bench.variant import Variant, measurable
 from pipeline.bench.work import Work, bare_of
+from pipeline.bundle import open_bundle
 from pipeline.clock import SystemClock
 from pipeline.config import StationConfig, load
 from pipeline.replay import source_section
@@ -29,8 +30,11 @@ def parts(work: Work) -> dict[str, Any]:
 
     Returns:
         ``cpu_ms_per_part``, ``fps``, ``parts``, ``frames``, ``verdicts`` (of the first replay),
-        ``same_every_time``, ``clip``; figures of the replay alone, not of loading the model.
+        ``same_every_time``, ``clip``; figures of the replay alone, not of loading the model. Or
+        ``skipped``, why.
     """
+    if open_bundle(work.variant.bundle).manifest.input.template:
+        return {"skipped": NO_CLIP}
     file = line_clip(work)
     rounds = 2 if work.quick else work.rounds
     taken: list[Round] = []

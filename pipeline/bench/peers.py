@@ -22,7 +22,7 @@ from pipeline.bench import parts as part_costs
 from pipeline.bench.broker import Broker, broker
 from pipeline.bench.figures import Round, in_turns, ratio, spread
 from pipeline.bench.line import MeasuredLine
-from pipeline.bench.pictures import REJECTS, clip, played, sample
+from pipeline.bench.pictures import NO_CLIP, REJECTS, clip, played, sample
 from pipeline.bench.variant import Bare, Variant, read_variant, recipe_that_rejects, station_file
 from pipeline.bench.work import Work, bare_of
 from pipeline.bench.worker import Worker
@@ -149,6 +149,8 @@ def _beside(work: Work, name: str) -> dict[str, Any]:
     with ExitStack() as stack:
         by = stack.enter_context(broker(work.scratch))
         bare = stack.enter_context(bare_of(ours))
+        if bare.template is not None:
+            raise LineguardError(NO_CLIP)
         film = clip(work.kept, bare.side, bare.side, frames=frames)
         theirs = stack.enter_context(_peer(work, name, bare))
         hello = theirs.hear()

@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,10 +26,18 @@ REJECTS = 0.1
 SAMPLES = 60
 CLIP_FRAMES = 240
 CLIP_SPEED_PX = 20
+SMALLEST = 160
+"""The side of the smallest board that is drawn, pixels."""
 
 
-def setup(width: int, height: int, board: int) -> BeltSetup:
-    """Return the belt whose boards are measured with."""
+LAYOUT = 3
+"""Of all boards that are measured beside a template."""
+
+NO_CLIP = "each board of the clip has a layout of its own, and this model compares with one"
+
+
+def setup(width: int, height: int, board: int, layout: int | None = None) -> BeltSetup:
+    """Return the belt whose boards are measured with; of one layout, or each of its own."""
     return BeltSetup(
         width=width,
         height=height,
@@ -36,26 +45,40 @@ def setup(width: int, height: int, board: int) -> BeltSetup:
         belt_px_per_frame=CLIP_SPEED_PX,
         good_share=1 - REJECTS,
         variety=BOARDS,
+        layout=layout,
         look=BINARY,
     )
 
 
 @lru_cache(maxsize=4)
-def boards(side: int) -> tuple[Image, ...]:
-    """Return boards that fill a picture of ``side`` pixels, uint8 (side, side, 3), read-only."""
-    drawn = max(side, 160)
-    scene = BeltScene(7, setup(drawn, drawn, drawn))
+def boards(side: int, *, alike: bool = False) -> tuple[Image, ...]:
+    """Return boards that fill a picture of ``side`` pixels, uint8 (side, side, 3), read-only.
+
+    Args:
+        alike: they are of one layout, ``template``'s.
+    """
+    return _drawn(side, _belt(side, LAYOUT if alike else None), BOARDS)
+
+
+@lru_cache(maxsize=4)
+def template(side: int) -> Image:
+    """Return a board without a defect, of the layout of those that are alike."""
+    return _drawn(side, replace(_belt(side, LAYOUT), good_share=1.0), 1)[0]
+
+
+def _belt(side: int, layout: int | None) -> BeltSetup:
+    drawn = max(side, SMALLEST)
+    return setup(drawn, drawn, drawn, layout)
+
+
+def _drawn(side: int, belt: BeltSetup, count: int) -> tuple[Image, ...]:
+    scene = BeltScene(7, belt)
     found = []
-    for index in range(BOARDS):
+    for index in range(count):
         image = np.ascontiguousarray(scene.frame(scene.centre_frame(index))[:side, :side])
         image.flags.writeable = False
         found.append(image)
     return tuple(found)
-
-
-def in_memory(side: int) -> Iterator[Image]:
-    """Yield the boards again and again."""
-    return itertools.cycle(boards(side))
 
 
 def clip(folder: Path, width: int, height: int, frames: int) -> Path:

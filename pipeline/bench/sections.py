@@ -169,7 +169,9 @@ _PROMISED: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "paced": _of_paced,
     "start": _of_start,
     "density": lambda f: {"cameras": f["cameras"]},
-    "parts": lambda f: {"cpu_ms_per_part": f["cpu_ms_per_part"]["median"]},
+    "parts": lambda f: (
+        {} if "skipped" in f else {"cpu_ms_per_part": f["cpu_ms_per_part"]["median"]}
+    ),
     "against": lambda f: {"against": {n: p["fps_ratio"]["median"] for n, p in f["pairs"].items()}},
     "peers": _of_peers,
 }

@@ -13,7 +13,7 @@ from pipeline.bench.broker import broker
 from pipeline.bench.figures import Round, in_turns, spread, timed
 from pipeline.bench.growth import drafts_of
 from pipeline.bench.line import MeasuredLine
-from pipeline.bench.pictures import boards, clip, in_memory, played
+from pipeline.bench.pictures import clip, played
 from pipeline.bench.variant import Bare, scripted_twin
 from pipeline.bench.work import Work, bare_of, usual_station
 from pipeline.detector import MIN_SCORE
@@ -25,10 +25,11 @@ from pipeline.store import Ledger
 from pipeline.synth.line import BeltScene
 from pipeline.triggers.presence import Options as PresenceOptions
 from pipeline.triggers.presence import Presence
-from pipeline.types import Decision, Detections, Frame
+from pipeline.types import Decision, Frame
 from pipeline.vision import decode
 from pipeline.vision.letterbox import Letterbox
 from pipeline.vision.picture import encode_jpeg
+from pipeline.vision.template import Template
 
 Stage = Callable[[], object]
 FULL_HD = (1920, 1080)
@@ -72,10 +73,10 @@ def stages(work: Work) -> dict[str, Any]:
 
 def _without_model(work: Work, bare: Bare, port: int) -> list[Round]:
     """Run the whole station on a model that costs nothing and finds what the real one finds."""
-    variant = scripted_twin(bare, boards(bare.side), work.folder("twin"))
+    variant = scripted_twin(bare, bare.boards, work.folder("twin"))
     with bare_of(variant) as twin:
         file = usual_station(variant, twin, work.folder("station"), port)
-        with MeasuredLine(file, in_memory(bare.side)) as line:
+        with MeasuredLine(file, itertools.cycle(bare.boards)) as line:
             count = max(round(work.turn_s * line.work(WARM).per_s), WARM)
             return [line.work(count) for _ in range(work.rounds)]
 
@@ -107,19 +108,24 @@ def _decoding(work: Work, skipped: dict[str, str]) -> dict[str, Stage]:
 
 
 def _looking(bare: Bare) -> dict[str, Stage]:
-    """Return trigger, letterbox, inference and the decoding of what it gives."""
+    """Return trigger, template, letterbox, inference and the decoding of what it gives."""
     scene = BeltScene(7)
     trigger = Presence(PresenceOptions())
     shown = itertools.cycle([scene.frame(n) for n in range(0, 60, 3)])
     number = itertools.count()
     box = Letterbox(*bare.runtime.input_shape[1:3])
-    pictures = itertools.cycle(boards(bare.side))
+    pictures = itertools.cycle(bare.boards)
     large = scene.frame(30)
     box.window(next(pictures))
     head = decode.decoder(bare.bundle.manifest.decoder)
     outputs = bare.runtime.infer(box.tensor)
+    beside: dict[str, Stage] = {}
+    if bare.template is not None:
+        template = Template(bare.template)
+        beside["template"] = lambda: template.beside(next(pictures))
     return {
         "trigger_720p": lambda: trigger.sightings(Frame(next(shown), next(number), 0, "bench")),
+        **beside,
         "letterbox": lambda: box.window(next(pictures)),
         "letterbox_720p": lambda: box.fit(large),
         "inference": lambda: bare.runtime.infer(box.tensor),
@@ -131,17 +137,12 @@ def _deciding(bare: Bare) -> dict[str, Stage]:
     """Return the vote over three views and the rules."""
     manifest = bare.bundle.manifest
     rules = Rulebook(Recipe(name="bench"), manifest.thresholds)
-    head = decode.decoder(manifest.decoder)
-    box = Letterbox(*bare.runtime.input_shape[1:3])
-    views: list[Detections] = []
-    for image in boards(bare.side)[:3]:
-        box.window(image)
-        views.append(head.read(bare.runtime.infer(box.tensor), rules.least_detection))
+    views = [bare.found(image, rules.least_detection) for image in bare.boards[:3]]
 
     def decide() -> Decision:
         return rules.decide(vote(views, manifest.labels), len(views), (640.0, 640.0))
 
-    return {"rules": decide, "jpeg_of_a_reject": lambda: encode_jpeg(boards(bare.side)[0], 95)}
+    return {"rules": decide, "jpeg_of_a_reject": lambda: encode_jpeg(bare.boards[0], 95)}
 
 
 @contextmanager

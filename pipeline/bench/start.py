@@ -12,16 +12,17 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.bench.broker import broker
 from pipeline.bench.figures import spread
-from pipeline.bench.pictures import boards
 from pipeline.bench.variant import JOURNAL, Variant, read_variant
 from pipeline.bench.work import Work, bare_of, usual_station
 from pipeline.clock import NS_PER_S
 from pipeline.errors import LineguardError
+from pipeline.types import Image
 from pipeline.vision.picture import encode_jpeg
 
 FEW, MANY, QUICK_MANY = 3, 150, 20
@@ -89,7 +90,7 @@ def _run(
     """
     folder = work.folder("start")
     with bare_of(variant) as bare:
-        pictures = _pictures(folder, bare.side, count)
+        pictures = _pictures(folder, bare.boards, count)
         camera = {"kind": "images", "path": str(pictures)}
         file = usual_station(variant, bare, folder, port, camera=camera)
     receipts = work.folder("new") if is_new else work.scratch / "receipts"
@@ -101,13 +102,13 @@ def _environment(bytecode: Path, receipts: Path) -> dict[str, str]:
     return {**kept, "PYTHONPYCACHEPREFIX": str(bytecode), "CACHE_DIRECTORY": str(receipts)}
 
 
-def _pictures(folder: Path, side: int, count: int) -> Path:
+def _pictures(folder: Path, boards: Sequence[Image], count: int) -> Path:
     place = folder / "pictures"
     place.mkdir()
     for number in range(count):
         file = place / f"{number:06d}.jpg"
         if number < PICTURES:
-            file.write_bytes(encode_jpeg(boards(side)[number], 95))
+            file.write_bytes(encode_jpeg(boards[number], 95))
         else:
             os.link(place / f"{number % PICTURES:06d}.jpg", file)
     return place

@@ -11,9 +11,9 @@ from pipeline.bench.figures import Round, in_turns, ratio, spread, timed
 from pipeline.bench.line import MeasuredLine
 from pipeline.bench.pictures import (
     BOARDS,
+    NO_CLIP,
     REJECTS,
     clip,
-    in_memory,
     played,
     sample,
     share_of_rejects,
@@ -64,7 +64,9 @@ def against(work: Work) -> dict[str, Any]:
     pair = (work.variant, work.against)
     with broker(work.scratch) as by, bare_of(pair[0]) as one, bare_of(pair[1]) as two:
         lines = [
-            MeasuredLine(usual_station(v, b, work.folder("against"), by.port), in_memory(b.side))
+            MeasuredLine(
+                usual_station(v, b, work.folder("against"), by.port), itertools.cycle(b.boards)
+            )
             for v, b in zip(pair, (one, two), strict=True)
         ]
         with lines[0] as first, lines[1] as second:
@@ -100,6 +102,8 @@ def _name(bare: Bare, size: tuple[int, int] | None) -> str:
 def _source(
     work: Work, variant: Variant, bare: Bare, size: tuple[int, int] | None, port: int
 ) -> dict[str, Any]:
+    if size and bare.template is not None:
+        return {"skipped": NO_CLIP}
     try:
         pictures, film = (_pictures(work, bare, size) for _ in range(2))
     except MissingExtra as error:
@@ -138,7 +142,7 @@ def _source(
 
 def _pictures(work: Work, bare: Bare, size: tuple[int, int] | None) -> Iterator[Image]:
     if size is None:
-        return in_memory(bare.side)
+        return itertools.cycle(bare.boards)
     return played(clip(work.kept, *size, work.clip_frames))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,18 +15,21 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline import plugins
+from pipeline.bench import pictures
 from pipeline.bundle import MANIFEST, SIGNATURE, Artefact, Bundle, open_bundle, sha256_of
 from pipeline.detector import MIN_SCORE
 from pipeline.errors import BundleError, ConfigError
 from pipeline.limits import json_of
 from pipeline.proof import REPORT, Checked, Report, Run
 from pipeline.runtimes import Runtime
-from pipeline.types import Image
+from pipeline.types import Detections, Image, Tensor
 from pipeline.vision import decode
 from pipeline.vision.letterbox import Letterbox
+from pipeline.vision.picture import encode_png
+from pipeline.vision.template import Template
 from pipeline.workers import cores, shares
 
-JOURNAL = "gate.jsonl"
+JOURNAL, TEMPLATE = "gate.jsonl", "template.png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,8 @@ class Variant:
 class Bare:
     """A bundle's artefact in its bare runtime.
 
+    Where a more exact artefact looks again, that is the station's business: it is not in here.
+
     Attributes:
         more: as many runtimes as there are further workers, in the throughput mode.
         proved: False if the bundle's parity report does not let it decide in this way.
@@ -74,6 +80,27 @@ class Bare:
         doubt = "" if self.proved else " (not proved)"
         workers = f" x {1 + len(self.more)}" if self.more else ""
         return f"{self.runtime.name}/{self.artefact.precision}{doubt}{workers}"
+
+    @property
+    def template(self) -> Image | None:
+        """What the boards are laid beside, uint8 (H, W, 3), if the model compares."""
+        return pictures.template(self.side) if self.bundle.manifest.input.template else None
+
+    @property
+    def boards(self) -> tuple[Image, ...]:
+        """What it is measured with in memory: uint8 (side, side, 3) each, read-only."""
+        return pictures.boards(self.side, alike=self.bundle.manifest.input.template)
+
+    def tensor_of(self, image: Image) -> Tensor:
+        """Return what the model is given of a picture, in memory of its own."""
+        template, box = self.template, Letterbox(*self.runtime.input_shape[1:3])
+        box.window(image if template is None else Template(template).beside(image))
+        return box.tensor
+
+    def found(self, image: Image, min_score: float = MIN_SCORE) -> Detections:
+        """Return what the model finds in a picture, in pixels of its input."""
+        head = decode.decoder(self.bundle.manifest.decoder)
+        return head.read(self.runtime.infer(self.tensor_of(image)), min_score)
 
     def close(self) -> None:
         """Free the model."""
@@ -122,6 +149,7 @@ def open_bare(variant: Variant) -> Bare:
     given = {k: v for k, v in variant.runtime.items() if k != "kind"}
     try:
         options = plugin.Options.model_validate_json(json.dumps(given))
+        options = options.meant_for(artefact.precision)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -191,14 +219,11 @@ def _claim(bare: Bare) -> Report:
     )
 
 
-def scripted_twin(bare: Bare, pictures: Sequence[Image], scratch: Path) -> Variant:
+def scripted_twin(bare: Bare, images: Sequence[Image], scratch: Path) -> Variant:
     """Return a bundle whose model costs nothing and finds what this one found in the pictures."""
     manifest = bare.bundle.manifest
-    head, box = decode.decoder(manifest.decoder), Letterbox(*bare.runtime.input_shape[1:3])
     script = []
-    for image in pictures:
-        box.window(image)
-        found = head.read(bare.runtime.infer(box.tensor), MIN_SCORE)
+    for found in map(bare.found, images):
         rows = np.column_stack([found.xyxy, found.score, found.label])
         script.append(rows.round(4).tolist())
     folder = scratch / "scripted"
@@ -219,23 +244,18 @@ def scripted_twin(bare: Bare, pictures: Sequence[Image], scratch: Path) -> Varia
     return Variant("scripted", folder, runtime, {})
 
 
-def recipe_that_rejects(share: float, bare: Bare, pictures: Sequence[Image]) -> dict[str, Any]:
+def recipe_that_rejects(share: float, bare: Bare, images: Sequence[Image]) -> dict[str, Any]:
     """Return a recipe whose one limit lets this share of the pictures be rejected.
 
     How often a line rejects decides how many pictures are kept, and what that costs: so it is set,
     and not left to how well a model fits what is drawn here.
     """
-    manifest = bare.bundle.manifest
-    head = decode.decoder(manifest.decoder)
-    box = Letterbox(manifest.input.height, manifest.input.width)
     strongest = []
-    for image in pictures:
-        box.window(image)
-        found = head.read(bare.runtime.infer(box.tensor), MIN_SCORE)
+    for found in map(bare.found, images):
         strongest.append(float(found.score.max()) if len(found) else 0.0)
     limit = round(float(np.clip(np.quantile(strongest, 1 - share), 2 * MIN_SCORE, 1.0)), 4)
     rule = {"fail": limit, "unsure": limit}
-    return {"name": "bench", "defects": dict.fromkeys(manifest.labels, rule)}
+    return {"name": "bench", "defects": dict.fromkeys(bare.bundle.manifest.labels, rule)}
 
 
 def station_file(
@@ -261,6 +281,11 @@ def station_file(
         "outputs": [{"kind": "journal", "path": str(scratch / JOURNAL)}],
         "publishers": [{"kind": "mqtt", "port": broker_port}] if broker_port else [],
     }
+    if bare.template is not None:
+        data = encode_png(bare.template)
+        (scratch / TEMPLATE).write_bytes(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        page["model"]["template"] = {"picture": TEMPLATE, "sha256": sha256}
     page |= sections
     for section, values in variant.settings.items():
         page[section] = {**page.get(section, {}), **values}

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bench.figures import ROUNDS, Progress, Round, timed
-from pipeline.bench.pictures import CLIP_FRAMES, REJECTS, boards
+from pipeline.bench.pictures import CLIP_FRAMES, REJECTS
 from pipeline.bench.variant import Bare, Variant, open_bare, recipe_that_rejects, station_file
 from pipeline.runtimes import Runtime
-from pipeline.vision.letterbox import Letterbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +106,7 @@ class Loop:
 
     def __init__(self, bare: Bare) -> None:
         self._runtimes = (bare.runtime, *bare.more)
-        box = Letterbox(*bare.runtime.input_shape[1:3])
-        tensors = []
-        for image in boards(bare.side):
-            box.window(image)
-            tensors.append(box.tensor.copy())
-        self._tensors = itertools.cycle(tensors)
+        self._tensors = itertools.cycle([bare.tensor_of(image) for image in bare.boards])
 
     def work(self, count: int) -> Round:
         """Infer so many pictures, each runtime in a thread of its own where there are several."""
@@ -143,5 +137,5 @@ def usual_station(
     variant: Variant, bare: Bare, scratch: Path, port: int | None, **sections: Any
 ) -> Path:
     """Write the file of a station that rejects one in ten of the boards in memory."""
-    recipe = recipe_that_rejects(REJECTS, bare, boards(bare.side))
+    recipe = recipe_that_rejects(REJECTS, bare, bare.boards)
     return station_file(variant, bare, scratch, port, recipe=recipe, **sections)

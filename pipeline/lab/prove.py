@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import plugins
-from pipeline.bundle import Artefact, Bundle, Manifest, Proof, sha256_of, weights_of
+from pipeline.bundle import Bundle, Manifest, Proof, sha256_of, weights_of
 from pipeline.detector import Detector, open_detector
 from pipeline.errors import BundleError, ConfigError, ModelError
 from pipeline.lab import pictures
@@ -149,8 +149,10 @@ def without_red(manifest: Manifest, report: Report) -> tuple[Manifest, Report]:
     for name, checked in report.artefacts.items():
         red = _red(name, manifest, report)
         withdrawn |= {f"{name} on {run}": why for run, why in red.items()}
+        if not checked.runs:
+            withdrawn |= {f"{name} on {kind}": why for kind, why in checked.skipped.items()}
         kept = {run: found for run, found in checked.runs.items() if run not in red}
-        gone = {run.split("/")[0] for run in red} - {run.split("/")[0] for run in kept}
+        gone = {_kind(run) for run in red} - {_kind(run) for run in kept}
         if kept:
             artefact = manifest.artefacts[name]
             left = tuple(r for r in artefact.runtimes if r not in gone)
@@ -167,12 +169,18 @@ def _red(name: str, manifest: Manifest, report: Report) -> dict[str, str]:
     red = {run: why for run, why in refusals.items() if why is not None}
     if recheck is None:
         return red
-    exact = _red(recheck.artefact, manifest, report)
+    # By the kind of runtime: the exact artefact runs in full precision beside one in bf16.
+    exact = {_kind(run): why for run, why in _red(recheck.artefact, manifest, report).items()}
     return red | {
-        run: f"'{recheck.artefact}', which looks again, must not decide there: {why}"
-        for run, why in exact.items()
-        if run in checked.runs
+        run: f"'{recheck.artefact}', which looks again, must not decide there: {exact[_kind(run)]}"
+        for run in checked.runs
+        if _kind(run) in exact
     }
+
+
+def _kind(run: str) -> str:
+    """Return the kind of the runtime that names itself so."""
+    return run.split("/", maxsplit=1)[0]
 
 
 def keep(bundle: Bundle, report: Report) -> Bundle:
@@ -186,15 +194,16 @@ def keep(bundle: Bundle, report: Report) -> Bundle:
 def rewrite(bundle: Bundle, **changes: Any) -> Bundle:
     """Write a bundle's manifest with changes, drop files that it no longer names, and open it."""
     changed = rewritten(bundle, **changes)
-    for name in set(bundle.manifest.artefacts) - set(changed.manifest.artefacts):
-        _delete(bundle.path, bundle.manifest.artefacts[name])
+    for path in _model_files(bundle) - _model_files(changed):
+        (bundle.path / path).unlink(missing_ok=True)
     return changed
 
 
-def _delete(folder: Path, artefact: Artefact) -> None:
-    (folder / artefact.path).unlink(missing_ok=True)
-    if artefact.weights_sha256 is not None:
-        (folder / weights_of(artefact)).unlink(missing_ok=True)
+def _model_files(bundle: Bundle) -> set[str]:
+    """Return the paths of a bundle's model files; several artefacts may share one."""
+    artefacts = bundle.manifest.artefacts.values()
+    weights = {weights_of(a) for a in artefacts if a.weights_sha256 is not None}
+    return weights | {a.path for a in artefacts}
 
 
 class _Opened:
@@ -216,7 +225,7 @@ class _Opened:
         for kind in REFERENCE_RUNTIMES:
             for name, run in self.detectors:
                 precision = self._bundle.manifest.artefacts[name].precision
-                if precision == "fp32" and run.split("/")[0] == kind:
+                if precision == "fp32" and _kind(run) == kind:
                     return name, run
         why = "; ".join((*self.broken.values(), *self.skipped.values()))
         raise BundleError(

@@ -2,13 +2,28 @@
 
 from typing import Protocol
 
+from typing_extensions import Self
+
+from pipeline import plugins
 from pipeline.types import Tensor
+
+
+class Options(plugins.Options):
+    """Base of every runtime's options."""
+
+    def meant_for(self, precision: str) -> Self:
+        """Return the options with which an artefact of this precision is run; these, mostly.
+
+        A precision may be one of the arithmetic and not of the file: such an artefact is not
+        itself if it is run otherwise.
+        """
+        return self
 
 
 class Runtime(Protocol):
     """Runs one model.
 
-    A plugin file holds ``class Options(plugins.Options)`` and
+    A plugin file holds ``class Options(runtimes.Options)`` and
     ``create(options, model: Path) -> Runtime``.
 
     Attributes:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.errors import BundleError, ModelError
-from pipeline.plugins import Options as BaseOptions
 from pipeline.plugins import vendor
+from pipeline.runtimes import Options as BaseOptions
 from pipeline.types import Tensor
 
 _PROVIDERS = {

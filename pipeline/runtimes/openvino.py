@@ -6,10 +6,11 @@ from types import ModuleType
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
+from typing_extensions import Self
 
-from pipeline.errors import BundleError, ModelError
+from pipeline.errors import BundleError, ConfigError, ModelError
 from pipeline.plugins import ConfigPath, vendor
-from pipeline.plugins import Options as BaseOptions
+from pipeline.runtimes import Options as BaseOptions
 from pipeline.types import Tensor
 
 
@@ -29,6 +30,10 @@ class Options(BaseOptions):
     precision: Literal["f32", "bf16", "f16"] = "f32"
     mode: Literal["latency", "throughput"] = "latency"
     cache_dir: ConfigPath | None = None
+
+    def meant_for(self, precision: str) -> Self:
+        """Return these options, for an artefact in bf16 with that arithmetic."""
+        return self.model_copy(update={"precision": "bf16"}) if precision == "bf16" else self
 
 
 class OpenvinoRuntime:
@@ -59,8 +64,8 @@ def create(options: Options, model: Path) -> OpenvinoRuntime:
 
     Raises:
         MissingExtra: OpenVINO is not installed.
-        ModelError: the file cannot be loaded, or the device or the precision that is asked for
-            is not there.
+        ConfigError: the device does not compute in the precision that is asked for.
+        ModelError: the file cannot be loaded, or the device that is asked for is not there.
         BundleError: the model's input is not uint8 (1, H, W, 3).
     """
     silence_telemetry()
@@ -126,9 +131,9 @@ def _precision(compiled: Any, options: Options) -> str:
     except RuntimeError:
         return options.precision  # AUTO passes the setting on, but does not tell
     if in_use != options.precision:
-        raise ModelError(
-            f"openvino: {_device(compiled)} computes in {in_use}, not in {options.precision} as "
-            f"asked; set precision to {in_use} and evaluate the bundle with it"
+        raise ConfigError(
+            f"openvino: {_device(compiled)} computes in {in_use} here, not in {options.precision} "
+            f"as asked; set precision to {in_use}, or take another artefact (model.artefact)"
         )
     return in_use
 

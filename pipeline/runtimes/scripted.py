@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.errors import ModelError
-from pipeline.plugins import Options as BaseOptions
+from pipeline.runtimes import Options as BaseOptions
 from pipeline.types import Tensor
 
 Row = Annotated[tuple[float, ...], Field(min_length=6, max_length=6)]

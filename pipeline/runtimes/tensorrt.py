@@ -14,7 +14,7 @@ from pydantic import Field
 
 from pipeline.errors import BundleError, ConfigError, MissingExtra, ModelError
 from pipeline.plugins import ConfigPath, vendor
-from pipeline.plugins import Options as BaseOptions
+from pipeline.runtimes import Options as BaseOptions
 from pipeline.runtimes._cuda import EXTRA, Gpu, open_gpu
 from pipeline.types import Tensor
 

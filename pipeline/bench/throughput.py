@@ -90,7 +90,7 @@ def against(work: Work) -> dict[str, Any]:
             for v, b, rounds in zip(pair, (one, two), sides, strict=True)
         ],
     }
-    return {"pairs": {f"{pair[1].text} / {pair[0].text}, {one.side} px": compared}}
+    return {"pairs": {f"{pair[1].text} / {pair[0].text}, {one.bundle.manifest.name}": compared}}
 
 
 def _name(bare: Bare, size: tuple[int, int] | None) -> str:

@@ -168,6 +168,7 @@ def _watch(
             signed_by=model.bundle.signed_by,
             golden_pictures=len(model.questions),
         ),
+        rechecks=lambda: model.rechecks,
         take=health.take if health else lambda snapshot: None,
     )
 

@@ -26,17 +26,28 @@ MAX_TEMPLATE_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A bundle, and a detector that runs one of its artefacts and has passed the self-test.
+    """A bundle, and detectors that run one of its artefacts and have passed the self-test.
 
     Attributes:
-        workers: several such detectors, this one among them, in the throughput mode; else None.
+        detectors: one, or in the throughput mode one per worker.
+        workers: these detectors at work, in the throughput mode; else None.
     """
 
     bundle: Bundle
-    detector: Detector
+    detectors: tuple[Detector, ...]
     rulebook: Rulebook
     questions: tuple[Question, ...]
     workers: Workers[Detector] | None = None
+
+    @property
+    def detector(self) -> Detector:
+        """The only detector, or the first."""
+        return self.detectors[0]
+
+    @property
+    def rechecks(self) -> int:
+        """How many pictures a more exact artefact was asked to look at again; see ``Detector``."""
+        return sum(detector.rechecks for detector in self.detectors)
 
     def self_test(self) -> None:
         """Ask the running model for the golden pictures; in the thread that owns the detector.
@@ -92,9 +103,9 @@ def open_model(config: StationConfig) -> Model:
 
     order = trial.order_for(bundle, kind, options, artefact, least, bounds)
     with trial.tried_once(order, trial.receipts()):
-        detectors = [opened(settings) for settings in (options, *more)]
+        detectors = tuple(opened(settings) for settings in (options, *more))
     workers = None if section.mode == "latency" else Workers(detectors)
-    return Model(bundle, detectors[0], rulebook, questions, workers)
+    return Model(bundle, detectors, rulebook, questions, workers)
 
 
 def opening(config: StationConfig) -> Future[Model]:

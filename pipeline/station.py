@@ -205,6 +205,7 @@ class Station:
             latencies=self._keeper.latencies.now(),
             waiting=dict(self._dispatch.waiting),
             self_tests=self._self_tests,
+            rechecks=self._watch.rechecks(),
             model=self._watch.model,
         )
 

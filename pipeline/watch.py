@@ -40,6 +40,7 @@ class Watch:
         self_test_at: local times of day, HH:MM.
         notices: what degrades the station from the start, by part.
         model: what runs; for the figures.
+        rechecks: tells how many pictures the model has looked at twice.
         take: is given a snapshot some 20 times a second by the main thread, and a last one.
     """
 
@@ -49,6 +50,7 @@ class Watch:
     self_test_at: tuple[str, ...] = ()
     notices: Mapping[str, str] = field(default_factory=dict)
     model: ModelFacts = field(default_factory=ModelFacts)
+    rechecks: Callable[[], int] = lambda: 0
     take: Callable[[Snapshot], None] = lambda snapshot: None
 
 

@@ -3,21 +3,27 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from pipeline import plugins
+from pipeline.assembly import build
 from pipeline.bundle import Bundle, Threshold, open_bundle, sha256_of
+from pipeline.clock import SystemClock
+from pipeline.config import load
 from pipeline.detector import Detector, open_detector
 from pipeline.errors import BundleError, ConfigError
 from pipeline.recheck import Recheck
 from pipeline.recipe import DefectRule, Recipe, Zone
 from pipeline.rules import Rulebook
+from pipeline.shipped import shipped
 from tests import tiny
 from tests.doubles import detections
 
 ODDS = 4.0
 EXACT, CLEAR, DOUBTFUL = 0.31, 0.95, 0.6
+PICTURES = 3
 RUNTIME = plugins.load("runtimes", "scripted").create(
     plugins.load("runtimes", "scripted").Options(), Path()
 )
@@ -59,6 +65,30 @@ def test_a_doubtful_score_is_that_of_the_exact_model_and_a_clear_one_stays(
     assert found.score.tolist() == [pytest.approx(counts)]
     assert detector.rechecks == times
     detector.close()
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_a_station_says_how_often_it_looked_twice(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "bundle").mkdir()
+    two(tmp_path / "bundle", DOUBTFUL)
+    for number in range(PICTURES):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture())
+    page = {
+        "camera": {"kind": "images", "path": str(tmp_path)},
+        "trigger": {"kind": "every_frame"},
+        "model": {
+            "bundle": str(tmp_path / "bundle"),
+            "runtime": {"kind": "onnx"},
+            "artefact": "int8",
+            "mode": mode,
+            "workers": 2,
+        },
+        "recipe": {"name": "any"},
+        "store": {"path": str(tmp_path / "store"), "reserve_mb": 0},
+    }
+    station = build(load(shipped("configs/demo.yaml"), page), SystemClock())
+    station.run()
+    assert station.snapshot().rechecks == PICTURES
 
 
 def test_in_bf16_the_exact_look_is_in_full_precision(

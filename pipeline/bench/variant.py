@@ -95,7 +95,7 @@ class Bare:
         """Return what the model is given of a picture, in memory of its own."""
         template, box = self.template, Letterbox(*self.runtime.input_shape[1:3])
         box.window(image if template is None else Template(template).beside(image))
-        return box.tensor
+        return box.tensor.copy()
 
     def found(self, image: Image, min_score: float = MIN_SCORE) -> Detections:
         """Return what the model finds in a picture, in pixels of its input."""

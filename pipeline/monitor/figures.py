@@ -57,6 +57,7 @@ class Snapshot:
         latencies: of the parts.
         waiting: records that each receiver still waits for.
         self_tests: how often the self-test was passed, the one before the start included.
+        rechecks: pictures that were looked at twice, those of self-tests included.
         model: what runs.
     """
 
@@ -74,6 +75,7 @@ class Snapshot:
     latencies: Latencies = Latencies()
     waiting: Mapping[str, int] = field(default_factory=dict)
     self_tests: int = 0
+    rechecks: int = 0
     model: ModelFacts = ModelFacts()
 
     @property

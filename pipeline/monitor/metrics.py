@@ -110,6 +110,11 @@ METRICS = (
         (), _one(lambda s: s.self_tests),
     ),
     Metric(
+        "lineguard_second_looks_total", "counter",
+        "Pictures that left the model in doubt, so that a more exact artefact looked again.",
+        (), _one(lambda s: s.rechecks),
+    ),
+    Metric(
         "lineguard_threads", "gauge", "Threads of the station's process.",
         (), _one(lambda s: threading.active_count()),
     ),

@@ -97,6 +97,8 @@ class Detector:
         """
         placement = self._place(image)
         found = self._infer()
+        if len(found) == 0:  # as on most parts
+            return found
         return Detections(placement.back(found.xyxy), found.score, found.label)
 
     def detect_at(self, image: Image, box: Box) -> Detections:
@@ -120,6 +122,8 @@ class Detector:
             view, (x, y) = cut_around(image, box, *self._template.size)
             pair = self._template.beside(view)
             found = self._detect_around(pair, box.shifted(-x, -y)).shifted(x, y)
+        if len(found) == 0:
+            return found
         grown = Box(box.x0 - EDGE_PX, box.y0 - EDGE_PX, box.x1 + EDGE_PX, box.y1 + EDGE_PX)
         return found[centred_in(found.xyxy, grown)]
 

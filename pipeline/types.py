@@ -105,6 +105,8 @@ class Detections:
 
     def shifted(self, dx: float, dy: float) -> Detections:
         """Return the same defects in a coordinate system whose origin lies at (-dx, -dy)."""
+        if len(self) == 0:
+            return self
         return Detections(
             self.xyxy + np.array([dx, dy, dx, dy], np.float32), self.score, self.label
         )

@@ -25,9 +25,9 @@ def iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
     Returns:
         float32 (n, m), 0..1; 0 where both boxes have no area.
     """
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.prod(np.maximum(high - low, 0), axis=2)
+    width = np.minimum(a[:, 2, None], b[:, 2]) - np.maximum(a[:, 0, None], b[:, 0])
+    height = np.minimum(a[:, 3, None], b[:, 3]) - np.maximum(a[:, 1, None], b[:, 1])
+    common = np.maximum(width, 0) * np.maximum(height, 0)
     union = areas(a)[:, None] + areas(b)[None, :] - common
     return np.asarray(
         np.divide(common, union, out=np.zeros_like(union), where=union > 0), np.float32

@@ -20,7 +20,7 @@ from pipeline.bundle import (
     sha256_of,
 )
 from pipeline.detector import Detector, open_detector
-from pipeline.errors import ConfigError, MissingExtra
+from pipeline.errors import ConfigError
 from pipeline.selftest import LEAST_SCORE, MAX_GOLDEN_PIXELS, rows_of
 from pipeline.vision.picture import encode_png, read_picture
 
@@ -62,8 +62,9 @@ def sign(path: Path, private: Path) -> Bundle:
 def add_golden(path: Path, pictures: Sequence[Path]) -> Bundle:
     """Copy pictures into a bundle and write down what each artefact finds in them.
 
-    They take the place of those it had. An artefact whose runtime is not installed here gets no
-    answers, and its self-test then asks for nothing.
+    They take the place of those it had. An artefact that cannot be run here, because its runtime is
+    not installed or knows no such precision, gets no answers, and its self-test then asks for
+    nothing.
 
     Raises:
         ConfigError: a picture cannot be read, or no artefact can be run here.
@@ -97,14 +98,14 @@ def add_golden(path: Path, pictures: Sequence[Path]) -> Bundle:
 
 
 def _runnable(bundle: Bundle, name: str, artefact: Artefact) -> Detector | None:
-    """Open an artefact with the first of its runtimes that is installed."""
+    """Open an artefact with the first of its runtimes that can run it on this machine."""
     for kind in artefact.runtimes:
         try:
             options = plugins.load("runtimes", kind).Options()
             return open_detector(
                 bundle, kind, options, artefact=name, min_score=LEAST_SCORE, unproved=True
             )
-        except MissingExtra:
+        except ConfigError:  # not installed, or not in this precision
             continue
     return None
 

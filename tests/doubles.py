@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import pytest
 
 from pipeline.clock import Clock, ManualClock
 from pipeline.errors import ModelError
@@ -156,3 +157,13 @@ def until(holds: Callable[[], bool], what: str = "what was waited for") -> None:
 def manual_clock() -> Clock:
     """Return a clock that moves only when somebody sleeps."""
     return ManualClock()
+
+
+def without_bf16(openvino: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let OpenVINO compute in f32 alone, as on a processor that knows no bf16."""
+    asked = openvino.CompiledModel.get_property
+
+    def answer(compiled: object, name: str) -> object:
+        return openvino.Type.f32 if name == "INFERENCE_PRECISION_HINT" else asked(compiled, name)
+
+    monkeypatch.setattr(openvino.CompiledModel, "get_property", answer)

@@ -11,6 +11,7 @@ from pipeline.detector import Detector, open_detector
 from pipeline.errors import BundleError, ConfigError, ModelError
 from pipeline.types import Box
 from tests import tiny
+from tests.doubles import without_bf16
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -131,12 +132,7 @@ def test_a_precision_that_a_processor_does_not_know_is_refused(
 ) -> None:
     openvino = pytest.importorskip("openvino", reason="openvino is not installed")
     plugin = plugins.load("runtimes", "openvino")
-    asked = openvino.CompiledModel.get_property
-
-    def without_bf16(compiled: object, name: str) -> object:
-        return openvino.Type.f32 if name == "INFERENCE_PRECISION_HINT" else asked(compiled, name)
-
-    monkeypatch.setattr(openvino.CompiledModel, "get_property", without_bf16)
+    without_bf16(openvino, monkeypatch)
     with pytest.raises(ConfigError, match="computes in f32 here, not in bf16 as asked; set"):
         open_detector(tiny.bundle(tmp_path), "openvino", plugin.Options(precision="bf16"))
 

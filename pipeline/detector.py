@@ -247,7 +247,7 @@ def open_detector(
         if chosen.recheck is not None:
             exact = manifest.artefacts[chosen.recheck.artefact]
             recheck = Recheck(
-                _load(bundle, exact, runtime_kind, options, opened),
+                _load(bundle, exact, runtime_kind, options.in_full(), opened),
                 manifest.labels,
                 bands or manifest.thresholds,
                 chosen.recheck.odds,

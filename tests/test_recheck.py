@@ -91,8 +91,9 @@ def test_a_station_says_how_often_it_looked_twice(tmp_path: Path, mode: str) -> 
     assert station.snapshot().rechecks == PICTURES
 
 
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_in_bf16_the_exact_look_is_in_full_precision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
     plugin = plugins.load("runtimes", "openvino")
@@ -109,7 +110,8 @@ def test_in_bf16_the_exact_look_is_in_full_precision(
 
     monkeypatch.setattr(plugin, "create", noted)
     try:
-        open_detector(bundle, "openvino", plugin.Options(), "bf16", unproved=True).close()
+        options = plugin.Options(precision=precision)
+        open_detector(bundle, "openvino", options, "bf16", unproved=True).close()
     except ConfigError as error:
         pytest.skip(f"this processor: {error}")
     assert asked == ["bf16", "f32"]

@@ -19,6 +19,10 @@ class Options(plugins.Options):
         """
         return self
 
+    def in_full(self) -> Self:
+        """Return these options with exact arithmetic: for what looks again in doubt."""
+        return self
+
 
 class Runtime(Protocol):
     """Runs one model.

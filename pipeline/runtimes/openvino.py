@@ -35,6 +35,10 @@ class Options(BaseOptions):
         """Return these options, for an artefact in bf16 with that arithmetic."""
         return self.model_copy(update={"precision": "bf16"}) if precision == "bf16" else self
 
+    def in_full(self) -> Self:
+        """Return these options with f32, whatever the station file asks for."""
+        return self.model_copy(update={"precision": "f32"})
+
 
 class OpenvinoRuntime:
     """A model in OpenVINO; see the Runtime protocol."""

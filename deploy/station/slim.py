@@ -62,12 +62,6 @@ RULES = (
         ("openvino_telemetry",),
         "reports each import to Google Analytics; OpenVINO runs without it",
     ),
-    Rule(
-        tuple(
-            f"onnxruntime/{name}" for name in ("datasets", "quantization", "tools", "transformers")
-        ),
-        "ONNX Runtime's tools for making models",
-    ),
     # numpy/testing itself stays: numpy imports it on demand.
     Rule(("numpy/**/tests",), "numpy's own test suite"),
 )
